@@ -1,0 +1,95 @@
+"""Files that appear whole or not at all, with the same bytes for the same content."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robustvae.errors import UserError
+
+
+@contextlib.contextmanager
+def replace(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` with its suffix; moved there on success, removed on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        with temporary.open(
+            "r+b"
+        ) as file:  # on the disk before the name says so: a power cut
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise (no_space(path) if error.errno == errno.ENOSPC else error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def no_space(path: Path) -> UserError:
+    """What a full disk is called everywhere."""
+    return UserError(
+        f"{path}: no space left on the device; make room there and run again"
+    )
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write `obj` as JSON in the given key order; ValueError for NaN and infinity."""
+    text = json.dumps(obj, indent=2, allow_nan=False, ensure_ascii=False)
+    with replace(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read as JSON ({error}); run the stage that writes it"
+        ) from error
+
+
+def save_npy(path: Path, array: np.ndarray) -> None:
+    """Write one array in NumPy's own format."""
+    with replace(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def save_npz(path: Path, /, **arrays: np.ndarray) -> None:
+    """Write arrays as an uncompressed archive without dates, so that its bytes depend on the arrays alone."""
+    with replace(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            with archive.open(entry, "w", force_zip64=True) as file:
+                np.lib.format.write_array(
+                    file, np.asanyarray(array), allow_pickle=False
+                )
+
+
+def open_npy(path: Path) -> np.memmap:
+    """Map an array for reading."""
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a whole .npy file ({error}); delete it and run the stage that writes it"
+        ) from error
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    return digest(path, "sha256")
+
+
+def digest(path: Path, algorithm: str) -> str:
+    """Checksum of a file by any algorithm of hashlib, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
