@@ -1,0 +1,14 @@
+"""How robust is a variational autoencoder, and which divergence makes it so?"""
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`robustvae.load`, without importing torch before it is called for."""
+    if name == "load":
+        from robustvae.api import load
+
+        return load
+    raise AttributeError(f"module 'robustvae' has no attribute {name!r}")

@@ -1,0 +1,628 @@
+"""What params.yaml may say: one frozen model per section, ranges and cross-field rules beside the fields."""
+
+import difflib
+import math
+import re
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+
+from robustvae import architectures
+from robustvae.errors import UserError
+
+DatasetName = Literal[
+    "digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "celeba", "folder"
+]
+CorruptionName = Literal[
+    # MNIST-C
+    "shot_noise",
+    "impulse_noise",
+    "glass_blur",
+    "motion_blur",
+    "shear",
+    "scale",
+    "rotate",
+    "brightness",
+    "translate",
+    "stripe",
+    "fog",
+    "spatter",
+    "dotted_line",
+    "zigzag",
+    "canny_edges",
+    # extras
+    "gaussian_noise",
+    "speckle_noise",
+    "gaussian_blur",
+    "defocus_blur",
+    "zoom_blur",
+    "snow",
+    "contrast",
+    "saturate",
+    "jpeg_compression",
+    "pixelate",
+    "elastic_transform",
+    "quantize",
+    "line",
+    "inverse",
+]
+MetricName = Literal[
+    "e_den", "e_self", "e_stab", "ssim_den", "delta_elbo", "drift", "skl", "probe"
+]
+
+# Side in pixels and channels of each data set as it comes (CelebA: as it is customarily resized).
+NATIVE: dict[str, tuple[int, int] | None] = {
+    "digits": (28, 1),
+    "mnist": (28, 1),
+    "fashion-mnist": (28, 1),
+    "kmnist": (28, 1),
+    "cifar10": (32, 3),
+    "cifar100": (32, 3),
+    "celeba": (64, 3),
+    "folder": None,
+}
+
+Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeReal = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Severity = Annotated[int, Field(ge=1, le=5)]
+
+
+def _list_of(item: Any, **limits: int) -> Any:
+    return Annotated[tuple[item, ...], Strict(False), Field(**limits)]  # YAML has lists, not tuples
+
+
+class Settings(BaseModel):
+    """Base of the sections: every key is required, unknown keys and silent conversions are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class RunSettings(Settings):
+    """Seed, device and threads."""
+
+    seed: Natural
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    threads: Positive
+    deterministic: bool
+
+
+class DataSettings(Settings):
+    """Which images, and where they come from."""
+
+    name: DatasetName
+    root: str
+    mirror: str | None
+    limit: Positive | None
+    skip_bad: bool
+
+
+class PreprocessSettings(Settings):
+    """Geometry, splits and binarisation."""
+
+    image_size: Annotated[int, Field(ge=8, le=512)] | Literal["auto"]
+    channels: Literal[1, 3, "auto"]
+    crop: Annotated[int, Field(ge=8)] | Literal["auto"]
+    val_fraction: Fraction
+    test_fraction: Fraction
+    split_seed: Natural
+    binarize: Literal["none", "threshold", "static", "dynamic"]
+    threshold: Fraction
+
+
+class CorruptionSettings(Settings):
+    """Which corrupted test sets."""
+
+    source: Literal["generate", "official"]
+    names: _list_of(CorruptionName, min_length=1)  # type: ignore[valid-type]
+    severities: Literal["default"] | _list_of(Severity, min_length=1)  # type: ignore[valid-type]
+    seed: Natural
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for key in ("names", "severities"):
+            values = getattr(self, key)
+            twice = [v for v in values if values.count(v) > 1] if values != "default" else []
+            if twice:
+                raise ValueError(f"{key}: {twice[0]} stands there twice; remove one")
+        if self.source == "official" and self.severities != "default":
+            raise ValueError(
+                "severities: the official archive holds the default severities only; use default"
+            )
+        return self
+
+
+class ArchitectureSettings(Settings):
+    """Encoder and decoder nets; null means the preset's own value."""
+
+    name: Literal["conv", "small", "wide", "resnet", "mlp"]
+    channels: _list_of(Positive, min_length=1) | None  # type: ignore[valid-type]
+    depth: Positive | None
+    max_filters: Positive | None
+    hidden: Natural | None
+    activation: Literal["auto", "relu", "leaky_relu", "elu", "silu", "tanh"]
+
+
+class LikelihoodSettings(Settings):
+    """How an image is scored."""
+
+    name: Literal["bernoulli", "gaussian", "student_t"]
+    variance: Literal["fixed", "scalar", "per_pixel"]
+    sigma: PositiveReal
+
+
+class LatentSettings(Settings):
+    """What z is."""
+
+    name: Literal["auto", "vq"]
+    codes: Annotated[int, Field(ge=2)]
+    update: Literal["ema", "gradient"]
+    decay: Fraction
+    commitment: NonNegativeReal
+
+
+class ModelSettings(Settings):
+    """The autoencoder's parts."""
+
+    latent_dim: Positive
+    architecture: ArchitectureSettings
+    likelihood: LikelihoodSettings
+    latent: LatentSettings
+    logvar_bound: PositiveReal | Literal["auto"] | None
+
+
+class CapacitySettings(Settings):
+    """Capacity annealing, in nats of KL."""
+
+    weight: PositiveReal | None
+    start: NonNegativeReal
+    max: NonNegativeReal
+    steps: Positive
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max < self.start:
+            raise ValueError(f"max: must be >= start, got max {self.max:g}, start {self.start:g}")
+        return self
+
+
+class PriorSettings(Settings):
+    """Location and log-variance of the prior: one number, or one per latent dimension."""
+
+    mu: Finite | _list_of(Finite, min_length=1)  # type: ignore[valid-type]
+    logvar: Finite | _list_of(Finite, min_length=1)  # type: ignore[valid-type]
+
+    @property
+    def standard(self) -> bool:
+        """Is it the standard normal (or standard Student-t) law?"""
+        return not any(_flat(self.mu) + _flat(self.logvar))
+
+
+class LossSettings(Settings):
+    """The divergence and its weight."""
+
+    divergence: Literal["auto", "alpha", "renyi", "gamma", "t3"]
+    alpha: Finite | None
+    beta: NonNegativeReal
+    df: Finite
+    capacity: CapacitySettings
+    prior: PriorSettings
+
+    @property
+    def kind(self) -> Literal["alpha", "renyi", "gamma", "t3"]:
+        """The divergence that `auto` stands for: alpha, or gamma where df > 2."""
+        if self.divergence == "auto":
+            return "gamma" if self.df > 0 else "alpha"
+        return self.divergence
+
+    @property
+    def order(self) -> float:
+        """Order alpha; 1 where it is not set."""
+        return 1.0 if self.alpha is None else self.alpha
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.df != 0 and self.df <= 2:
+            raise ValueError(
+                f"df: 0 switches it off; otherwise must be > 2 (second moments), got {self.df:g}"
+            )
+        if self.df > 1e8:
+            raise ValueError(f"df: must be <= 1e8, got {self.df:g}; use 0 for the Gaussian limit")
+        if self.divergence in ("alpha", "renyi") and self.df > 0:
+            raise ValueError(
+                f"divergence: {self.divergence} needs loss.df 0 (Gaussian latents), got {self.df:g}"
+            )
+        if self.divergence in ("gamma", "t3") and self.df == 0:
+            raise ValueError(f"divergence: {self.divergence} needs loss.df > 2, got {self.df:g}")
+        if self.df > 2 and self.order != 1:
+            raise ValueError(
+                "alpha: has no effect when loss.df > 2; remove one of them "
+                f"(got alpha {self.order}, df {self.df})"
+            )
+        if self.kind == "renyi" and self.order <= 0:
+            raise ValueError(
+                "alpha: must be > 0 for renyi (the divergence vanishes at 0), "
+                f"got {self.order:g}"
+            )
+        if self.capacity.weight is not None and (
+            self.kind != "alpha" or self.order != 1 or self.beta != 1
+        ):
+            raise ValueError(
+                "capacity: defined for KL only: it needs loss.alpha 1, loss.df 0 and loss.beta 1 "
+                f"(got alpha {self.order:g}, df {self.df:g}, beta {self.beta:g})"
+            )
+        return self
+
+
+class SchedulerSettings(Settings):
+    """How the learning rate moves."""
+
+    name: Literal["constant", "step", "plateau", "cosine"]
+    milestones: _list_of(Positive)  # type: ignore[valid-type]
+    monitor: Literal["val_total", "val_recon", "val_divergence", "train_total"]
+    patience: Positive
+    warmup: Natural
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name == "step" and not self.milestones:
+            raise ValueError("milestones: step needs at least one epoch, e.g. [50, 80], got []")
+        return self
+
+
+class InputNoiseSettings(Settings):
+    """Noise on the input during training; the target stays clean."""
+
+    name: Literal["none", "dropout", "gaussian"]
+    amount: NonNegativeReal
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name == "dropout" and self.amount > 1:
+            raise ValueError(f"amount: dropout is a probability, 0 .. 1, got {self.amount:g}")
+        if self.name == "none" and self.amount:
+            raise ValueError(
+                f"amount: has no effect with name none, got {self.amount:g}; "
+                "set name to dropout or gaussian"
+            )
+        return self
+
+
+class MixtureSettings(Settings):
+    """Training images replaced by corrupted ones."""
+
+    fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    corruption: CorruptionName
+    severity: Severity | Literal["default"]
+    target: Literal["clean", "corrupted"]
+    source: Literal["generate", "official"]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.source == "official" and self.severity != "default":
+            raise ValueError(
+                "severity: the official archive holds the default severities only; use default"
+            )
+        return self
+
+
+class TrainSettings(Settings):
+    """The optimisation."""
+
+    epochs: Positive
+    batch_size: Positive
+    lr: PositiveReal
+    optimizer: Literal["adam", "adamw"]
+    weight_decay: NonNegativeReal
+    scheduler: SchedulerSettings
+    early_stopping: Positive | None
+    grad_clip: PositiveReal | Literal["auto"] | None
+    beta_warmup: Natural
+    input_noise: InputNoiseSettings
+    mixture: MixtureSettings
+    ema: Fraction | None
+    precision: Literal["auto", "fp32", "bf16"]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.scheduler.name == "cosine" and self.scheduler.warmup >= self.epochs:
+            raise ValueError(
+                f"scheduler.warmup: must be below train.epochs ({self.epochs}), "
+                f"got {self.scheduler.warmup}"
+            )
+        return self
+
+
+class EvaluateSettings(Settings):
+    """What is measured, and on how many draws."""
+
+    batch_size: Positive
+    elbo_samples: Positive
+    iwae_samples: Natural
+    iwae_images: Positive | None
+    bootstrap: Natural
+    metrics: _list_of(MetricName)  # type: ignore[valid-type]
+
+
+class PlotSettings(Settings):
+    """How the figures look."""
+
+    examples: Annotated[int, Field(ge=1, le=32)]
+    dpi: Annotated[int, Field(ge=50, le=600)]
+    vector: Literal["svg", "pdf", "none"]
+    qq_panels: Positive
+    steps: Annotated[int, Field(ge=3)]
+
+
+class ReportSettings(Settings):
+    """The page."""
+
+    title: str
+
+
+class Params(Settings):
+    """All of params.yaml."""
+
+    run: RunSettings
+    data: DataSettings
+    preprocess: PreprocessSettings
+    corruptions: CorruptionSettings
+    model: ModelSettings
+    loss: LossSettings
+    train: TrainSettings
+    evaluate: EvaluateSettings
+    plots: PlotSettings
+    report: ReportSettings
+
+    @property
+    def side(self) -> int | None:
+        """Side of the prepared images in pixels; None where a folder of images does not say it."""
+        size, native = self.preprocess.image_size, NATIVE[self.data.name]
+        return size if size != "auto" else native and native[0]
+
+    def problems(self) -> list[str]:
+        """Rules that tie sections together, one line per broken one."""
+        return [*self._data_problems(), *self._model_problems(), *self._logvar_problems()]
+
+    def _data_problems(self) -> list[str]:
+        found = []
+        if self.side is None:
+            found.append(
+                "preprocess.image_size: a folder of images has no size of its own; "
+                "give the side in pixels, e.g. 64"
+            )
+        if self.corruptions.source == "official" and (self.data.name != "mnist" or self.side != 28):
+            found.append(
+                "corruptions.source: official is MNIST-C, which belongs to data.name mnist at 28 "
+                f"pixels, got {self.data.name} at {self.side}; use generate"
+            )
+        mixed = self.train.mixture
+        if mixed.fraction and mixed.source == "official" and self.corruptions.source != "official":
+            found.append(
+                "train.mixture.source: official needs corruptions.source: official, "
+                f"got {self.corruptions.source}"
+            )
+        if self.data.limit is not None and mixed.fraction and mixed.source == "official":
+            found.append(
+                "train.mixture.source: official needs the whole data set; set data.limit to null"
+            )
+        return found
+
+    def _model_problems(self) -> list[str]:
+        found = []
+        kind, likelihood, vq = self.loss.kind, self.model.likelihood, self.model.latent.name == "vq"
+        fixed = likelihood.name == "student_t" or (
+            likelihood.name == "gaussian" and likelihood.variance == "fixed"
+        )
+        if kind == "t3" and not (fixed and self.loss.prior.standard):
+            found.append(
+                "loss.divergence: t3 needs a Gaussian decoder with fixed sigma (model.likelihood: "
+                "student_t, or gaussian with variance fixed) and the standard prior; "
+                "for other decoders use gamma"
+            )
+        if likelihood.name == "student_t" and kind != "t3":
+            found.append(
+                "model.likelihood.name: student_t belongs to loss.divergence t3, "
+                f"got {kind}; use gaussian"
+            )
+        if vq and (self.loss.divergence != "auto" or self.loss.order != 1 or self.loss.df):
+            found.append(
+                "model.latent.name: vq has a codebook in place of a divergence; "
+                "leave loss.divergence auto, loss.alpha 1 and loss.df 0"
+            )
+        if vq and (self.loss.capacity.weight is not None or not self.loss.prior.standard):
+            found.append(
+                "model.latent.name: vq has no prior density; "
+                "leave loss.capacity.weight null and loss.prior at 0"
+            )
+        for key in ("mu", "logvar"):
+            values = _flat(getattr(self.loss.prior, key))
+            if len(values) not in (1, self.model.latent_dim):
+                found.append(
+                    f"loss.prior.{key}: must be one number or model.latent_dim "
+                    f"({self.model.latent_dim}) of them, got {len(values)}"
+                )
+        if self.side is not None:
+            try:
+                architectures.geometry(self.model.architecture, self.side, vq=vq)
+            except ValueError as error:
+                found.append(f"model.architecture.{error}")
+        return found
+
+    def _logvar_problems(self) -> list[str]:
+        """Where the range of the log-variance is known, alpha must be finite on all of it."""
+        alpha, bound = self.loss.order, self.model.logvar_bound
+        if self.loss.df or 0 <= alpha <= 1:
+            if bound == "auto":
+                return ["model.logvar_bound: auto is for loss.alpha outside [0, 1]; use null"]
+            return []
+        prior = _flat(self.loss.prior.logvar)
+        limit = math.log(alpha / (alpha - 1)) if alpha > 1 else math.log(-alpha / (1 - alpha))
+        edge = (min(prior) if alpha > 1 else max(prior)) + limit
+        sign, side = (">=", "below") if alpha > 1 else ("<=", "above")
+        if bound is None:
+            warnings.warn(
+                f"loss.alpha {alpha:g}: the divergence is infinite once a log-variance is {sign} "
+                f"{edge:.4g}, which stops training; model.logvar_bound: auto prevents it",
+                stacklevel=2,
+            )
+        elif bound != "auto" and (bound >= edge if alpha > 1 else -bound <= edge):
+            return [
+                f"loss.alpha: infinite for logvar {sign} {edge:.4g}; bound it {side} that "
+                f"(model.logvar_bound: auto), got alpha {alpha:g}, logvar_bound {bound:g}"
+            ]
+        return []
+
+
+def _flat(value: float | tuple[float, ...]) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2, as DVC reads it: 1e-05 is a number, off is a word, 010 is ten."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+
+_DIGITS = list("-+0123456789.")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])  # fmt: skip
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))  # fmt: skip
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), _DIGITS)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    _DIGITS,
+)  # fmt: skip
+_Loader.add_constructor(
+    "tag:yaml.org,2002:int", lambda loader, node: int(str(loader.construct_scalar(node)), 10)
+)
+
+
+def read(path: str | Path = "params.yaml") -> dict[str, Any]:
+    """The mapping that a YAML file holds, read as YAML 1.2."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            content = yaml.load(file, _Loader)  # noqa: S506 (a SafeLoader)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); run in the project's folder") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold sections such as run, data, model; it holds {content!r}")
+    return content
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Parse and check the whole file; every mistake becomes one line of a single UserError."""
+    return check(read(path), Path(path).name)
+
+
+def check(content: dict[str, Any], source: str = "params.yaml") -> Params:
+    """Typed settings from plain values; `source` names them in messages."""
+    try:
+        settings = Params.model_validate(content)
+        lines = settings.problems()
+    except ValidationError as error:
+        lines = _lines(error)
+    if lines:
+        raise UserError("\n".join(f"{source}: {line}" for line in lines))
+    return settings
+
+
+def _lines(error: ValidationError) -> list[str]:
+    """One line per mistake. The branches of a union (`auto` or a number) report one error each: join them."""
+    grouped: dict[tuple[str | int, ...], list[Any]] = {}
+    for item in error.errors(include_url=False):
+        grouped.setdefault(_place(item["loc"], item["type"]), []).append(item)
+    return [_line(place, items) for place, items in grouped.items()]
+
+
+def _place(loc: tuple[str | int, ...], kind: str) -> tuple[str | int, ...]:
+    """The path of keys, without the names of union branches that pydantic adds."""
+    place: list[str | int] = []
+    node: Any = Params
+    for step in loc:
+        fields = getattr(node, "model_fields", {})
+        if isinstance(step, int):
+            place.append(step)
+        elif step in fields:
+            place.append(step)
+            node = fields[step].annotation
+        elif fields:  # unknown key
+            place.append(step)
+    return tuple(place)
+
+
+def _line(place: tuple[str | int, ...], items: list[Any]) -> str:
+    first, name = items[0], ".".join(map(str, place))
+    if first["type"] == "extra_forbidden":
+        return f"{name}: no such setting{_nearest(str(place[-1]), _keys(place[:-1]))}"
+    if first["type"] == "missing":
+        return f"{name}: missing; add it"
+    if first["type"] == "value_error":
+        text = str(first["ctx"]["error"])
+        return f"{name}.{text}" if name else text
+    value = first["input"]
+    literals = [w for i in items if i["type"] == "literal_error" for w in _words(i)]
+    if literals and isinstance(value, str) and all(isinstance(w, str) for w in literals):
+        more = [_phrase(i) for i in items if i["type"] != "literal_error"]
+        allowed = ", ".join([*map(str, literals), *dict.fromkeys(more)])
+        return f"{name}: unknown {value!r}{_nearest(value, literals)}, one of {allowed}"
+    phrases = list(dict.fromkeys(_phrase(item) for item in items))
+    return f"{name}: must be {' or '.join(phrases)}, got {_shown(value)}"
+
+
+_PHRASES = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "none_required": "null",
+    "tuple_type": "a list",
+    "greater_than": "> {gt:g}",
+    "greater_than_equal": ">= {ge:g}",
+    "less_than": "< {lt:g}",
+    "less_than_equal": "<= {le:g}",
+    "too_short": "a list of at least {min_length}",
+}
+
+
+def _phrase(item: Any) -> str:
+    if item["type"] == "literal_error":
+        return " or ".join(map(str, _words(item)))
+    if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "a section with keys"
+    return _PHRASES.get(item["type"], item["msg"]).format(**item.get("ctx", {}))
+
+
+def _words(item: Any) -> list[Any]:
+    """The alternatives of a Literal, from the text `'a', 'b' or 'c'`."""
+    return [yaml.load(w, _Loader) for w in re.split(r", | or ", item["ctx"]["expected"])]  # noqa: S506
+
+
+def _shown(value: Any) -> str:
+    words = {True: "true", False: "false", None: "null"}
+    return words[value] if value is None or isinstance(value, bool) else repr(value)
+
+
+def _keys(place: tuple[str | int, ...]) -> list[str]:
+    node: Any = Params
+    for step in place:
+        node = node.model_fields[step].annotation
+    return list(node.model_fields)
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+CORRUPTION_NAMES: tuple[str, ...] = get_args(CorruptionName)

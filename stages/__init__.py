@@ -1,0 +1,35 @@
+"""The pipeline's scripts: `python -m stages.NAME`. Sets up what must come before the first import of torch."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# Idle OpenMP threads that spin make two threads on two busy cores ten times slower than one.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# An experiment runs in a copy of the project and must run that copy's code, whatever is installed.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+RAW = Path("data/raw")
+PREPARED = Path("data/prepared")
+CORRUPTED = Path("data/corrupted")
+MODELS = Path("models")
+REPORTS = Path("reports")
+CACHE = Path(os.environ.get("DVC_ROOT", ".")) / ".cache"  # partial downloads and checkpoints
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage; a user's mistake is one message and exit code 2, not a traceback."""
+    from robustvae.errors import UserError
+
+    try:
+        main()
+    except UserError as error:
+        sys.exit(_say(str(error), 2))
+    except KeyboardInterrupt:
+        sys.exit(_say("interrupted; `dvc repro` goes on from here", 130))
+
+
+def _say(text: str, code: int) -> int:
+    print(text, file=sys.stderr)
+    return code
