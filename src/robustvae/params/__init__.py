@@ -1,17 +1,16 @@
-"""What params.yaml may say: one frozen model per section, ranges and cross-field rules beside the fields."""
+"""What params.yaml may say: a frozen model per section, ranges and cross-field rules beside them."""
 
-import difflib
 import math
-import re
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from robustvae import architectures
 from robustvae.errors import UserError
+from robustvae.params.mistakes import lines
+from robustvae.params.yaml12 import read
 
 DatasetName = Literal[
     "digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "celeba", "folder"
@@ -49,9 +48,7 @@ CorruptionName = Literal[
     "line",
     "inverse",
 ]
-MetricName = Literal[
-    "e_den", "e_self", "e_stab", "ssim_den", "delta_elbo", "drift", "skl", "probe"
-]
+MetricName = Literal["e_den", "e_self", "e_stab", "ssim_den", "delta_elbo", "drift", "skl", "probe"]
 
 # Side in pixels and channels of each data set as it comes (CelebA: as it is customarily resized).
 NATIVE: dict[str, tuple[int, int] | None] = {
@@ -79,7 +76,7 @@ def _list_of(item: Any, **limits: int) -> Any:
 
 
 class Settings(BaseModel):
-    """Base of the sections: every key is required, unknown keys and silent conversions are refused."""
+    """Base of the sections: every key is required; unknown keys and conversions are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -247,8 +244,7 @@ class LossSettings(Settings):
             )
         if self.kind == "renyi" and self.order <= 0:
             raise ValueError(
-                "alpha: must be > 0 for renyi (the divergence vanishes at 0), "
-                f"got {self.order:g}"
+                f"alpha: must be > 0 for renyi (the divergence vanishes at 0), got {self.order:g}"
             )
         if self.capacity.weight is not None and (
             self.kind != "alpha" or self.order != 1 or self.beta != 1
@@ -450,9 +446,9 @@ class Params(Settings):
                 )
         if self.side is not None:
             try:
-                architectures.geometry(self.model.architecture, self.side, vq=vq)
+                architectures.geometry(self.model.architecture, self.side, spatial=vq)
             except ValueError as error:
-                found.append(f"model.architecture.{error}")
+                found.append(f"model.architecture: {error}")
         return found
 
     def _logvar_problems(self) -> list[str]:
@@ -484,40 +480,6 @@ def _flat(value: float | tuple[float, ...]) -> tuple[float, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2, as DVC reads it: 1e-05 is a number, off is a word, 010 is ten."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-
-
-_DIGITS = list("-+0123456789.")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])  # fmt: skip
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))  # fmt: skip
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), _DIGITS)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
-    _DIGITS,
-)  # fmt: skip
-_Loader.add_constructor(
-    "tag:yaml.org,2002:int", lambda loader, node: int(str(loader.construct_scalar(node)), 10)
-)
-
-
-def read(path: str | Path = "params.yaml") -> dict[str, Any]:
-    """The mapping that a YAML file holds, read as YAML 1.2."""
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            content = yaml.load(file, _Loader)  # noqa: S506 (a SafeLoader)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); run in the project's folder") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold sections such as run, data, model; it holds {content!r}")
-    return content
-
-
 def load(path: str | Path = "params.yaml") -> Params:
     """Parse and check the whole file; every mistake becomes one line of a single UserError."""
     return check(read(path), Path(path).name)
@@ -527,102 +489,9 @@ def check(content: dict[str, Any], source: str = "params.yaml") -> Params:
     """Typed settings from plain values; `source` names them in messages."""
     try:
         settings = Params.model_validate(content)
-        lines = settings.problems()
+        found = settings.problems()
     except ValidationError as error:
-        lines = _lines(error)
-    if lines:
-        raise UserError("\n".join(f"{source}: {line}" for line in lines))
+        found = lines(error, Params)
+    if found:
+        raise UserError("\n".join(f"{source}: {line}" for line in found))
     return settings
-
-
-def _lines(error: ValidationError) -> list[str]:
-    """One line per mistake. The branches of a union (`auto` or a number) report one error each: join them."""
-    grouped: dict[tuple[str | int, ...], list[Any]] = {}
-    for item in error.errors(include_url=False):
-        grouped.setdefault(_place(item["loc"], item["type"]), []).append(item)
-    return [_line(place, items) for place, items in grouped.items()]
-
-
-def _place(loc: tuple[str | int, ...], kind: str) -> tuple[str | int, ...]:
-    """The path of keys, without the names of union branches that pydantic adds."""
-    place: list[str | int] = []
-    node: Any = Params
-    for step in loc:
-        fields = getattr(node, "model_fields", {})
-        if isinstance(step, int):
-            place.append(step)
-        elif step in fields:
-            place.append(step)
-            node = fields[step].annotation
-        elif fields:  # unknown key
-            place.append(step)
-    return tuple(place)
-
-
-def _line(place: tuple[str | int, ...], items: list[Any]) -> str:
-    first, name = items[0], ".".join(map(str, place))
-    if first["type"] == "extra_forbidden":
-        return f"{name}: no such setting{_nearest(str(place[-1]), _keys(place[:-1]))}"
-    if first["type"] == "missing":
-        return f"{name}: missing; add it"
-    if first["type"] == "value_error":
-        text = str(first["ctx"]["error"])
-        return f"{name}.{text}" if name else text
-    value = first["input"]
-    literals = [w for i in items if i["type"] == "literal_error" for w in _words(i)]
-    if literals and isinstance(value, str) and all(isinstance(w, str) for w in literals):
-        more = [_phrase(i) for i in items if i["type"] != "literal_error"]
-        allowed = ", ".join([*map(str, literals), *dict.fromkeys(more)])
-        return f"{name}: unknown {value!r}{_nearest(value, literals)}, one of {allowed}"
-    phrases = list(dict.fromkeys(_phrase(item) for item in items))
-    return f"{name}: must be {' or '.join(phrases)}, got {_shown(value)}"
-
-
-_PHRASES = {
-    "int_type": "an integer",
-    "int_from_float": "an integer",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "none_required": "null",
-    "tuple_type": "a list",
-    "greater_than": "> {gt:g}",
-    "greater_than_equal": ">= {ge:g}",
-    "less_than": "< {lt:g}",
-    "less_than_equal": "<= {le:g}",
-    "too_short": "a list of at least {min_length}",
-}
-
-
-def _phrase(item: Any) -> str:
-    if item["type"] == "literal_error":
-        return " or ".join(map(str, _words(item)))
-    if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return "a section with keys"
-    return _PHRASES.get(item["type"], item["msg"]).format(**item.get("ctx", {}))
-
-
-def _words(item: Any) -> list[Any]:
-    """The alternatives of a Literal, from the text `'a', 'b' or 'c'`."""
-    return [yaml.load(w, _Loader) for w in re.split(r", | or ", item["ctx"]["expected"])]  # noqa: S506
-
-
-def _shown(value: Any) -> str:
-    words = {True: "true", False: "false", None: "null"}
-    return words[value] if value is None or isinstance(value, bool) else repr(value)
-
-
-def _keys(place: tuple[str | int, ...]) -> list[str]:
-    node: Any = Params
-    for step in place:
-        node = node.model_fields[step].annotation
-    return list(node.model_fields)
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-CORRUPTION_NAMES: tuple[str, ...] = get_args(CorruptionName)

@@ -1,0 +1,48 @@
+# make repro   the whole pipeline on the embedded data    make test    all tests
+# make quick   tests without pipeline runs                 make check   lint, format, types
+# Any of them makes .venv from requirements.txt first, if needed. PYTHON and VENV can be set: make test PYTHON=python3.12
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Stages call `python`; it must be the one of the environment, activated or not.
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+ifneq ($(filter /%,$(VENV)),)
+RUN := PATH="$(BIN):$$PATH"
+endif
+
+.PHONY: repro test quick check format docs setup bench clean
+repro: setup
+	@$(RUN) dvc repro
+	@echo "Done: open reports/report.html"
+
+test: setup
+	@$(RUN) python -m pytest
+
+quick: setup
+	@$(RUN) python -m pytest -m "not slow"
+
+check: setup
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+
+format: setup
+	@$(RUN) ruff check --fix .
+	@$(RUN) ruff format .
+
+docs: setup
+	@$(RUN) python -m robustvae params --write
+
+setup: $(STAMP)
+	@git rev-parse --git-dir >/dev/null 2>&1 || $(RUN) dvc config --local core.no_scm true
+
+$(STAMP): requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; \
+	    v >= (3, 11) or sys.exit("robustvae needs Python >= 3.11, this is %d.%d; try: make PYTHON=python3.12" % v[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) .cache dvc_plots

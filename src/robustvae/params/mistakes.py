@@ -1,0 +1,104 @@
+"""What pydantic found wrong, as one line per mistake for people."""
+
+import difflib
+import re
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from robustvae.params.yaml12 import parse
+
+Place = tuple[str | int, ...]
+
+
+def lines(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """One line per mistake. Each branch of a union (`auto` or a number) reports its own; join them."""
+    grouped: dict[Place, list[Any]] = {}
+    for item in error.errors(include_url=False):
+        grouped.setdefault(_place(item["loc"], root), []).append(item)
+    said_deeper = {place[:n] for place in grouped for n in range(1, len(place))}
+    return [
+        _line(place, items, root) for place, items in grouped.items() if place not in said_deeper
+    ]
+
+
+def _place(loc: Place, root: type[BaseModel]) -> Place:
+    """The path of keys, without the names of union branches that pydantic adds."""
+    place: list[str | int] = []
+    node: Any = root
+    for step in loc:
+        fields = getattr(node, "model_fields", {})
+        if isinstance(step, int):
+            place.append(step)
+        elif step in fields:
+            place.append(step)
+            node = fields[step].annotation
+        elif fields:  # unknown key
+            place.append(step)
+    return tuple(place)
+
+
+def _line(place: Place, items: list[Any], root: type[BaseModel]) -> str:
+    first, name = items[0], ".".join(map(str, place))
+    if first["type"] == "extra_forbidden":
+        return f"{name}: no such setting{_nearest(str(place[-1]), _keys(place[:-1], root))}"
+    if first["type"] == "missing":
+        return f"{name}: missing; add it"
+    if first["type"] == "value_error":
+        text = str(first["ctx"]["error"])
+        return f"{name}.{text}" if name else text
+    value = first["input"]
+    literals = [w for i in items if i["type"] == "literal_error" for w in _words(i)]
+    if literals and isinstance(value, str) and all(isinstance(w, str) for w in literals):
+        more = [_phrase(i) for i in items if i["type"] != "literal_error"]
+        allowed = ", ".join([*map(str, literals), *dict.fromkeys(more)])
+        return f"{name}: unknown {value!r}{_nearest(value, literals)}, one of {allowed}"
+    phrases = list(dict.fromkeys(_phrase(item) for item in items))
+    return f"{name}: must be {' or '.join(phrases)}, got {_shown(value)}"
+
+
+_PHRASES = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "none_required": "null",
+    "tuple_type": "a list",
+    "greater_than": "> {gt:g}",
+    "greater_than_equal": ">= {ge:g}",
+    "less_than": "< {lt:g}",
+    "less_than_equal": "<= {le:g}",
+    "too_short": "a list of at least {min_length}",
+}
+
+
+def _phrase(item: Any) -> str:
+    if item["type"] == "literal_error":
+        return " or ".join(map(str, _words(item)))
+    if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "a section with keys"
+    return _PHRASES.get(item["type"], item["msg"]).format(**item.get("ctx", {}))
+
+
+def _words(item: Any) -> list[Any]:
+    """The alternatives of a Literal, from the text `'a', 'b' or 'c'`."""
+    return [parse(word) for word in re.split(r", | or ", item["ctx"]["expected"])]
+
+
+def _shown(value: Any) -> str:
+    words = {True: "true", False: "false", None: "null"}
+    return words[value] if value is None or isinstance(value, bool) else repr(value)
+
+
+def _keys(place: Place, root: type[BaseModel]) -> list[str]:
+    node: Any = root
+    for step in place:
+        node = node.model_fields[step].annotation
+    return list(node.model_fields)
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
