@@ -1,13 +1,10 @@
-"""What params.yaml may say: a frozen model per section, ranges and cross-field rules beside them."""
+"""What params.yaml may say: a frozen model per section, with ranges and rules beside the fields."""
 
-import math
-import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
-from robustvae import architectures
 from robustvae.errors import UserError
 from robustvae.params.mistakes import lines
 from robustvae.params.yaml12 import read
@@ -71,8 +68,13 @@ Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Severity = Annotated[int, Field(ge=1, le=5)]
 
 
-def _list_of(item: Any, **limits: int) -> Any:
-    return Annotated[tuple[item, ...], Strict(False), Field(**limits)]  # YAML has lists, not tuples
+# YAML has lists, not tuples: strictness is lifted for the outer type only.
+Numbers = Annotated[tuple[Finite, ...], Strict(False), Field(min_length=1)]
+Widths = Annotated[tuple[Positive, ...], Strict(False), Field(min_length=1)]
+Epochs = Annotated[tuple[Positive, ...], Strict(False)]
+Severities = Annotated[tuple[Severity, ...], Strict(False), Field(min_length=1)]
+Corruptions = Annotated[tuple[CorruptionName, ...], Strict(False), Field(min_length=1)]
+Metrics = Annotated[tuple[MetricName, ...], Strict(False)]
 
 
 class Settings(BaseModel):
@@ -117,8 +119,8 @@ class CorruptionSettings(Settings):
     """Which corrupted test sets."""
 
     source: Literal["generate", "official"]
-    names: _list_of(CorruptionName, min_length=1)  # type: ignore[valid-type]
-    severities: Literal["default"] | _list_of(Severity, min_length=1)  # type: ignore[valid-type]
+    names: Corruptions
+    severities: Literal["default"] | Severities
     seed: Natural
 
     @model_validator(mode="after")
@@ -139,7 +141,7 @@ class ArchitectureSettings(Settings):
     """Encoder and decoder nets; null means the preset's own value."""
 
     name: Literal["conv", "small", "wide", "resnet", "mlp"]
-    channels: _list_of(Positive, min_length=1) | None  # type: ignore[valid-type]
+    channels: Widths | None
     depth: Positive | None
     max_filters: Positive | None
     hidden: Natural | None
@@ -189,16 +191,21 @@ class CapacitySettings(Settings):
         return self
 
 
+def flat(value: float | tuple[float, ...]) -> tuple[float, ...]:
+    """One number or several, always as a tuple."""
+    return value if isinstance(value, tuple) else (value,)
+
+
 class PriorSettings(Settings):
     """Location and log-variance of the prior: one number, or one per latent dimension."""
 
-    mu: Finite | _list_of(Finite, min_length=1)  # type: ignore[valid-type]
-    logvar: Finite | _list_of(Finite, min_length=1)  # type: ignore[valid-type]
+    mu: Finite | Numbers
+    logvar: Finite | Numbers
 
     @property
     def standard(self) -> bool:
         """Is it the standard normal (or standard Student-t) law?"""
-        return not any(_flat(self.mu) + _flat(self.logvar))
+        return not any(flat(self.mu) + flat(self.logvar))
 
 
 class LossSettings(Settings):
@@ -260,7 +267,7 @@ class SchedulerSettings(Settings):
     """How the learning rate moves."""
 
     name: Literal["constant", "step", "plateau", "cosine"]
-    milestones: _list_of(Positive)  # type: ignore[valid-type]
+    milestones: Epochs
     monitor: Literal["val_total", "val_recon", "val_divergence", "train_total"]
     patience: Positive
     warmup: Natural
@@ -343,7 +350,7 @@ class EvaluateSettings(Settings):
     iwae_samples: Natural
     iwae_images: Positive | None
     bootstrap: Natural
-    metrics: _list_of(MetricName)  # type: ignore[valid-type]
+    metrics: Metrics
 
 
 class PlotSettings(Settings):
@@ -382,103 +389,6 @@ class Params(Settings):
         size, native = self.preprocess.image_size, NATIVE[self.data.name]
         return size if size != "auto" else native and native[0]
 
-    def problems(self) -> list[str]:
-        """Rules that tie sections together, one line per broken one."""
-        return [*self._data_problems(), *self._model_problems(), *self._logvar_problems()]
-
-    def _data_problems(self) -> list[str]:
-        found = []
-        if self.side is None:
-            found.append(
-                "preprocess.image_size: a folder of images has no size of its own; "
-                "give the side in pixels, e.g. 64"
-            )
-        if self.corruptions.source == "official" and (self.data.name != "mnist" or self.side != 28):
-            found.append(
-                "corruptions.source: official is MNIST-C, which belongs to data.name mnist at 28 "
-                f"pixels, got {self.data.name} at {self.side}; use generate"
-            )
-        mixed = self.train.mixture
-        if mixed.fraction and mixed.source == "official" and self.corruptions.source != "official":
-            found.append(
-                "train.mixture.source: official needs corruptions.source: official, "
-                f"got {self.corruptions.source}"
-            )
-        if self.data.limit is not None and mixed.fraction and mixed.source == "official":
-            found.append(
-                "train.mixture.source: official needs the whole data set; set data.limit to null"
-            )
-        return found
-
-    def _model_problems(self) -> list[str]:
-        found = []
-        kind, likelihood, vq = self.loss.kind, self.model.likelihood, self.model.latent.name == "vq"
-        fixed = likelihood.name == "student_t" or (
-            likelihood.name == "gaussian" and likelihood.variance == "fixed"
-        )
-        if kind == "t3" and not (fixed and self.loss.prior.standard):
-            found.append(
-                "loss.divergence: t3 needs a Gaussian decoder with fixed sigma (model.likelihood: "
-                "student_t, or gaussian with variance fixed) and the standard prior; "
-                "for other decoders use gamma"
-            )
-        if likelihood.name == "student_t" and kind != "t3":
-            found.append(
-                "model.likelihood.name: student_t belongs to loss.divergence t3, "
-                f"got {kind}; use gaussian"
-            )
-        if vq and (self.loss.divergence != "auto" or self.loss.order != 1 or self.loss.df):
-            found.append(
-                "model.latent.name: vq has a codebook in place of a divergence; "
-                "leave loss.divergence auto, loss.alpha 1 and loss.df 0"
-            )
-        if vq and (self.loss.capacity.weight is not None or not self.loss.prior.standard):
-            found.append(
-                "model.latent.name: vq has no prior density; "
-                "leave loss.capacity.weight null and loss.prior at 0"
-            )
-        for key in ("mu", "logvar"):
-            values = _flat(getattr(self.loss.prior, key))
-            if len(values) not in (1, self.model.latent_dim):
-                found.append(
-                    f"loss.prior.{key}: must be one number or model.latent_dim "
-                    f"({self.model.latent_dim}) of them, got {len(values)}"
-                )
-        if self.side is not None:
-            try:
-                architectures.geometry(self.model.architecture, self.side, spatial=vq)
-            except ValueError as error:
-                found.append(f"model.architecture: {error}")
-        return found
-
-    def _logvar_problems(self) -> list[str]:
-        """Where the range of the log-variance is known, alpha must be finite on all of it."""
-        alpha, bound = self.loss.order, self.model.logvar_bound
-        if self.loss.df or 0 <= alpha <= 1:
-            if bound == "auto":
-                return ["model.logvar_bound: auto is for loss.alpha outside [0, 1]; use null"]
-            return []
-        prior = _flat(self.loss.prior.logvar)
-        limit = math.log(alpha / (alpha - 1)) if alpha > 1 else math.log(-alpha / (1 - alpha))
-        edge = (min(prior) if alpha > 1 else max(prior)) + limit
-        sign, side = (">=", "below") if alpha > 1 else ("<=", "above")
-        if bound is None:
-            warnings.warn(
-                f"loss.alpha {alpha:g}: the divergence is infinite once a log-variance is {sign} "
-                f"{edge:.4g}, which stops training; model.logvar_bound: auto prevents it",
-                stacklevel=2,
-            )
-        elif bound != "auto" and (bound >= edge if alpha > 1 else -bound <= edge):
-            return [
-                f"loss.alpha: infinite for logvar {sign} {edge:.4g}; bound it {side} that "
-                f"(model.logvar_bound: auto), got alpha {alpha:g}, logvar_bound {bound:g}"
-            ]
-        return []
-
-
-def _flat(value: float | tuple[float, ...]) -> tuple[float, ...]:
-    return value if isinstance(value, tuple) else (value,)
-
 
 def load(path: str | Path = "params.yaml") -> Params:
     """Parse and check the whole file; every mistake becomes one line of a single UserError."""
@@ -487,9 +397,11 @@ def load(path: str | Path = "params.yaml") -> Params:
 
 def check(content: dict[str, Any], source: str = "params.yaml") -> Params:
     """Typed settings from plain values; `source` names them in messages."""
+    from robustvae.params.rules import broken  # which needs the sections above
+
     try:
         settings = Params.model_validate(content)
-        found = settings.problems()
+        found = broken(settings)
     except ValidationError as error:
         found = lines(error, Params)
     if found:

@@ -12,7 +12,7 @@ Place = tuple[str | int, ...]
 
 
 def lines(error: ValidationError, root: type[BaseModel]) -> list[str]:
-    """One line per mistake. Each branch of a union (`auto` or a number) reports its own; join them."""
+    """One line per mistake; the branches of a union (`auto` or a number) are joined into one."""
     grouped: dict[Place, list[Any]] = {}
     for item in error.errors(include_url=False):
         grouped.setdefault(_place(item["loc"], root), []).append(item)
@@ -79,7 +79,7 @@ def _phrase(item: Any) -> str:
         return " or ".join(map(str, _words(item)))
     if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return "a section with keys"
-    return _PHRASES.get(item["type"], item["msg"]).format(**item.get("ctx", {}))
+    return str(_PHRASES.get(item["type"], item["msg"])).format(**item.get("ctx", {}))
 
 
 def _words(item: Any) -> list[Any]:

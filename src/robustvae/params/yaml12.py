@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -12,7 +12,7 @@ from robustvae.errors import UserError
 class _Loader(yaml.SafeLoader):
     """YAML 1.2, as DVC reads it: 1e-05 is a number, off is a word, 010 is ten."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (its own, not the base's)
 
 
 def _resolve(kind: str, pattern: str, first: str) -> None:

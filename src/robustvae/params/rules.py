@@ -1,0 +1,120 @@
+"""Rules of params.yaml that tie sections together."""
+
+import math
+import warnings
+
+from robustvae import architectures
+from robustvae.params import Params, flat
+
+
+def broken(settings: Params) -> list[str]:
+    """One line per broken rule."""
+    return [
+        *_data_rules(settings),
+        *_model_rules(settings),
+        *_prior_rules(settings),
+        *_logvar_rules(settings),
+    ]
+
+
+def _data_rules(settings: Params) -> list[str]:
+    found = []
+    if settings.side is None:
+        found.append(
+            "preprocess.image_size: a folder of images has no size of its own; "
+            "give the side in pixels, e.g. 64"
+        )
+    if settings.corruptions.source == "official" and (
+        settings.data.name != "mnist" or settings.side != 28
+    ):
+        found.append(
+            "corruptions.source: official is MNIST-C, which belongs to data.name mnist at 28 "
+            f"pixels, got {settings.data.name} at {settings.side}; use generate"
+        )
+    mixed = settings.train.mixture
+    if mixed.fraction and mixed.source == "official" and settings.corruptions.source != "official":
+        found.append(
+            "train.mixture.source: official needs corruptions.source: official, "
+            f"got {settings.corruptions.source}"
+        )
+    if settings.data.limit is not None and mixed.fraction and mixed.source == "official":
+        found.append(
+            "train.mixture.source: official needs the whole data set; set data.limit to null"
+        )
+    return found
+
+
+def _model_rules(settings: Params) -> list[str]:
+    found = []
+    kind, likelihood, vq = (
+        settings.loss.kind,
+        settings.model.likelihood,
+        settings.model.latent.name == "vq",
+    )
+    fixed = likelihood.name == "student_t" or (
+        likelihood.name == "gaussian" and likelihood.variance == "fixed"
+    )
+    if kind == "t3" and not (fixed and settings.loss.prior.standard):
+        found.append(
+            "loss.divergence: t3 needs a Gaussian decoder with fixed sigma (model.likelihood: "
+            "student_t, or gaussian with variance fixed) and the standard prior; "
+            "for other decoders use gamma"
+        )
+    if likelihood.name == "student_t" and kind != "t3":
+        found.append(
+            "model.likelihood.name: student_t belongs to loss.divergence t3, "
+            f"got {kind}; use gaussian"
+        )
+    if vq and (settings.loss.divergence != "auto" or settings.loss.order != 1 or settings.loss.df):
+        found.append(
+            "model.latent.name: vq has a codebook in place of a divergence; "
+            "leave loss.divergence auto, loss.alpha 1 and loss.df 0"
+        )
+    if vq and (settings.loss.capacity.weight is not None or not settings.loss.prior.standard):
+        found.append(
+            "model.latent.name: vq has no prior density; "
+            "leave loss.capacity.weight null and loss.prior at 0"
+        )
+    if settings.side is not None:
+        try:
+            architectures.geometry(settings.model.architecture, settings.side, vq=vq)
+        except ValueError as error:
+            found.append(f"model.architecture: {error}")
+    return found
+
+
+def _prior_rules(settings: Params) -> list[str]:
+    found = []
+    for key in ("mu", "logvar"):
+        values = flat(getattr(settings.loss.prior, key))
+        if len(values) not in (1, settings.model.latent_dim):
+            found.append(
+                f"loss.prior.{key}: must be one number or model.latent_dim "
+                f"({settings.model.latent_dim}) of them, got {len(values)}"
+            )
+    return found
+
+
+def _logvar_rules(settings: Params) -> list[str]:
+    """Where the range of the log-variance is known, alpha must be finite on all of it."""
+    alpha, bound = settings.loss.order, settings.model.logvar_bound
+    if settings.loss.df or 0 <= alpha <= 1:
+        if bound == "auto":
+            return ["model.logvar_bound: auto is for loss.alpha outside [0, 1]; use null"]
+        return []
+    prior = flat(settings.loss.prior.logvar)
+    limit = math.log(alpha / (alpha - 1)) if alpha > 1 else math.log(-alpha / (1 - alpha))
+    edge = (min(prior) if alpha > 1 else max(prior)) + limit
+    sign, side = (">=", "below") if alpha > 1 else ("<=", "above")
+    if bound is None:
+        warnings.warn(
+            f"loss.alpha {alpha:g}: the divergence is infinite once a log-variance is {sign} "
+            f"{edge:.4g}, which stops training; model.logvar_bound: auto prevents it",
+            stacklevel=2,
+        )
+    elif bound != "auto" and (bound >= edge if alpha > 1 else -bound <= edge):
+        return [
+            f"loss.alpha: infinite for logvar {sign} {edge:.4g}; bound it {side} that "
+            f"(model.logvar_bound: auto), got alpha {alpha:g}, logvar_bound {bound:g}"
+        ]
+    return []
