@@ -5,16 +5,19 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch, as the stages do
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from robustvae import params
 
 ROOT = Path(__file__).resolve().parent.parent
+COPIED = (
+    "src", "stages", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "data/images/README.md",
+)  # fmt: skip
 
 
 def overlay(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -40,30 +43,28 @@ def make_params(default_params: dict[str, Any]) -> Callable[..., params.Params]:
     return lambda changes=None: params.check(overlay(default_params, changes or {}))
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the project's files and a git repository of its own, isolated from the user's DVC."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    for name in ("src", "stages", ".dvc/config", ".dvc/plots", ".dvcignore", ".gitignore", "dvc.yaml",
-                 "params.yaml", "dvc.lock", "data/images/README.md", "reports"):  # fmt: skip
+def copy_project(folder: Path, home: Path) -> dict[str, str]:
+    """Copy the project's files to `folder`; the environment that keeps DVC and git to themselves there."""
+    folder.mkdir(parents=True)
+    for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(
-                source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+            ignored = shutil.ignore_patterns(
+                "__pycache__", "*.egg-info", "tmp", "cache", "config.local"
             )
+            shutil.copytree(source, folder / name, ignore=ignored)
         elif source.exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, folder / name)
-    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
-    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "global"))
-    for name in ("DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    return folder
-
-
-def write_params(folder: Path, changes: dict[str, Any]) -> None:
-    """Lay `changes` over the params.yaml of a project folder."""
-    path = folder / "params.yaml"
-    path.write_text(yaml.safe_dump(overlay(params.read(path), changes), sort_keys=False))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "GIT_"))}
+    return environment | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": "",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(home / "site"),
+        "DVC_GLOBAL_CONFIG_DIR": str(home / "global"),
+        "DVC_SYSTEM_CONFIG_DIR": str(home / "system"),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        **{f"GIT_{who}_{what}": "test@example.org" if what == "EMAIL" else "Test"
+           for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    }  # fmt: skip

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -41,7 +41,7 @@ def _place(loc: Place, root: type[BaseModel]) -> Place:
 def _line(place: Place, items: list[Any], root: type[BaseModel]) -> str:
     first, name = items[0], ".".join(map(str, place))
     if first["type"] == "extra_forbidden":
-        return f"{name}: no such setting{_nearest(str(place[-1]), _keys(place[:-1], root))}"
+        return f"{name}: no such setting{_nearest(str(place[-1]), list(_fields(place[:-1], root)))}"
     if first["type"] == "missing":
         return f"{name}: missing; add it"
     if first["type"] == "value_error":
@@ -54,6 +54,8 @@ def _line(place: Place, items: list[Any], root: type[BaseModel]) -> str:
         allowed = ", ".join([*map(str, literals), *dict.fromkeys(more)])
         return f"{name}: unknown {value!r}{_nearest(value, literals)}, one of {allowed}"
     phrases = list(dict.fromkeys(_phrase(item) for item in items))
+    if _nullable(place, root):
+        phrases.append("null")
     return f"{name}: must be {' or '.join(phrases)}, got {_shown(value)}"
 
 
@@ -92,11 +94,19 @@ def _shown(value: Any) -> str:
     return words[value] if value is None or isinstance(value, bool) else repr(value)
 
 
-def _keys(place: Place, root: type[BaseModel]) -> list[str]:
+def _fields(place: Place, root: type[BaseModel]) -> dict[str, Any]:
+    """The fields of the section that `place` names."""
     node: Any = root
     for step in place:
         node = node.model_fields[step].annotation
-    return list(node.model_fields)
+    return dict(node.model_fields)
+
+
+def _nullable(place: Place, root: type[BaseModel]) -> bool:
+    key = place[-1] if place else None
+    if not isinstance(key, str):
+        return False
+    return type(None) in get_args(_fields(place[:-1], root)[key].annotation)
 
 
 def _nearest(word: str, known: list[str]) -> str:

@@ -79,7 +79,7 @@ def _model_rules(settings: Params) -> list[str]:
         try:
             architectures.geometry(settings.model.architecture, settings.side, vq=vq)
         except ValueError as error:
-            found.append(f"model.architecture: {error}")
+            found.append(f"model.architecture.{error}")
     return found
 
 

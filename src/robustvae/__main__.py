@@ -1,0 +1,5 @@
+"""`python -m robustvae VERB`."""
+
+from robustvae.cli import main
+
+main()

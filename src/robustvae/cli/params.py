@@ -1,0 +1,97 @@
+"""Write params.schema.json and the README's parameter table, from params.yaml and its types.
+
+Example: python -m robustvae params --write
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from robustvae import params
+from robustvae.errors import UserError
+
+PARAMS, SCHEMA, README = Path("params.yaml"), Path("params.schema.json"), Path("README.md")
+BEGIN, END = "<!-- parameters: generated -->\n", "<!-- end of parameters -->\n"
+LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?:# (?P<comment>.*))?")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Without --write it only says whether they are up to date."""
+    parser.add_argument("--write", action="store_true", help="write them (default: only check)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write both files, or fail when one is stale."""
+    wanted = {SCHEMA: schema(PARAMS), README: with_table(README, PARAMS)}
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    if args.write:
+        for path in stale:
+            path.write_text(wanted[path])
+    elif stale:
+        raise UserError(
+            f"{', '.join(map(str, stale))}: stale; run `python -m robustvae params --write`"
+        )
+
+
+def documented(path: Path) -> dict[str, tuple[str, str]]:
+    """Dotted key -> (default as written, comment), in the order of params.yaml."""
+    found: dict[str, tuple[str, str]] = {}
+    parents: list[tuple[int, str]] = []
+    for line in path.read_text().splitlines():
+        if not (match := LINE.fullmatch(line)):
+            continue
+        indent = len(match["indent"])
+        parents = [(level, key) for level, key in parents if level < indent]
+        parents.append((indent, match["key"]))
+        dotted = ".".join(key for _, key in parents)
+        found[dotted] = (match["value"].strip(), (match["comment"] or "").strip())
+    return found
+
+
+def schema(path: Path) -> str:
+    """JSON schema of params.yaml, with its comments as descriptions, for editors."""
+    content = params.Params.model_json_schema()
+    for dotted, (_, comment) in documented(path).items():
+        *sections, key = dotted.split(".")
+        node = content
+        for section in sections:
+            node = content["$defs"][node["properties"][section]["$ref"].rsplit("/", 1)[-1]]
+        if comment:
+            node["properties"][key]["description"] = comment
+    content["title"] = "params.yaml of robustvae"
+    return json.dumps(_without_titles(content), indent=1, ensure_ascii=False) + "\n"
+
+
+def _without_titles(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_without_titles(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    plain = {
+        k: v for k, v in node.items() if not (k == "title" and v != "params.yaml of robustvae")
+    }
+    if "properties" in node:  # a property may be called title
+        plain["properties"] = {k: _without_titles(v) for k, v in node["properties"].items()}
+        return {k: v if k == "properties" else _without_titles(v) for k, v in plain.items()}
+    return {k: _without_titles(v) for k, v in plain.items()}
+
+
+def table(path: Path) -> str:
+    """The parameter table in Markdown."""
+    rows = ["| parameter | default | what it does, allowed values |", "|---|---|---|"]
+    for dotted, (default, comment) in documented(path).items():
+        if comment:
+            shown = f"`{default}`" if default else ""
+            rows.append(f"| `{dotted}` | {shown} | {comment.replace(' | ', ', ')} |")
+    return "\n".join(rows) + "\n"
+
+
+def with_table(readme: Path, path: Path) -> str:
+    """README.md with the table between its two marks brought up to date."""
+    text = readme.read_text()
+    if BEGIN not in text or END not in text:
+        raise UserError(f"{readme}: the marks of the parameter table are missing ({BEGIN.strip()})")
+    before, rest = text.split(BEGIN, 1)
+    return before + BEGIN + table(path) + END + rest.split(END, 1)[1]

@@ -1,0 +1,251 @@
+"""The pipeline as a user runs it: `dvc repro`, `dvc exp run`, `dvc status`, in a project of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import copy_project, overlay
+from imports import ROOT
+
+from robustvae import params
+
+pytestmark = pytest.mark.slow
+
+SMALL = {
+    "data.limit": 240,
+    "train.epochs": 2,
+    "evaluate.iwae_samples": 4,
+    "evaluate.iwae_images": 20,
+    "evaluate.bootstrap": 20,
+    "plots.examples": 4,
+    "plots.dpi": 60,
+}
+# Which stages list each place of params.yaml; the longest match counts.
+READERS = {
+    "run": ["train"],
+    "data.name": ["download", "preprocess"],
+    "data.root": ["download", "preprocess"],
+    "data.mirror": ["download"],
+    "data.limit": ["preprocess"],
+    "data.skip_bad": ["download", "preprocess"],
+    "preprocess": ["preprocess"],
+    "preprocess.binarize": ["preprocess", "corrupt"],
+    "preprocess.threshold": ["preprocess", "corrupt"],
+    "corruptions": ["corrupt"],
+    "corruptions.source": ["download", "corrupt"],
+    "model": ["train"],
+    "loss": ["train"],
+    "train": ["train"],
+    "evaluate": ["evaluate"],
+    "plots": ["plot"],
+    "report": ["report"],
+}
+
+
+class Project:
+    """A finished run in a folder of its own, with commands as a user types them."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder, self.environment = folder, environment
+
+    def __call__(self, command: str, code: int = 0, **more: str) -> str:
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=self.folder,
+            env=self.environment | more,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        return done.stdout + done.stderr
+
+    def status(self) -> dict[str, Any]:
+        return dict(json.loads(self("dvc status --json").splitlines()[0]))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    folder = tmp_path_factory.mktemp("pipeline")
+    environment = copy_project(folder / "project", folder)
+    run = Project(folder / "project", environment)
+    path = run.folder / "params.yaml"
+    path.write_text(yaml.safe_dump(overlay(params.read(path), SMALL), sort_keys=False))
+    run("git init -q && git add -A && git commit -qm 'Start'")
+    run("dvc repro")
+    run("git add -A && git commit -qm 'Run'")
+    return run
+
+
+def test_a_run_ends_in_metrics_figures_and_a_report(project: Project) -> None:
+    metrics = json.loads((project.folder / "reports/metrics.json").read_text())
+    assert {"train", "val", "test"} <= set(metrics)
+    assert set(metrics["test"]) == {"recon", "divergence", "total", "mse"}
+    assert (project.folder / "reports/report.html").stat().st_size < 5_000_000
+    figures = json.loads((project.folder / "reports/figures/figures.json").read_text())
+    assert all((project.folder / "reports/figures" / f["file"]).exists() for f in figures)
+    assert project.status() == {}
+    assert project("git status --porcelain") == ""
+
+
+def test_nothing_to_do_takes_little_time(project: Project) -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert "up to date" in project("dvc repro")
+        times.append(time.perf_counter() - start)
+    assert min(times) < 2
+
+
+def _leaves(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return [prefix]
+    return [leaf for k, v in node.items() for leaf in _leaves(v, f"{prefix}.{k}".strip("."))]
+
+
+def _other(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return "something else"
+
+
+def test_each_key_reruns_the_stages_that_read_it_and_no_other(project: Project) -> None:
+    """Through DVC's own status, for every key of params.yaml; what follows them is the stage graph."""
+    path = project.folder / "params.yaml"
+    original = path.read_text()
+    content = params.read(path)
+    code = (
+        "import sys, json, os; from dvc.repo import Repo; from pathlib import Path\n"
+        "cases = json.load(sys.stdin); found = {}\n"
+        "for key, text in cases.items():\n"
+        "    Path('params.yaml').write_text(text)\n"
+        "    with Repo('.') as repo: found[key] = sorted(repo.status())\n"
+        "print('RESULT' + json.dumps(found))\n"
+    )
+    cases = {}
+    for key in _leaves(content):
+        value: Any = content
+        for step in key.split("."):
+            value = value[step]
+        changed = str(project.folder / "stages") if key == "data.root" else _other(value)
+        cases[key] = yaml.safe_dump(overlay(content, {key: changed}), sort_keys=False)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            input=json.dumps(cases),
+            cwd=project.folder,
+            env=project.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        path.write_text(original)
+    found = json.loads(done.stdout.split("RESULT")[1])
+    for key, stages in found.items():
+        place = max((p for p in READERS if key == p or key.startswith(f"{p}.")), key=len)
+        assert stages == sorted(READERS[place]), key
+
+
+def test_editing_the_code_of_figures_does_not_retrain(project: Project) -> None:
+    path = next((project.folder / "src/robustvae").glob("figures*/__init__.py"), None)
+    path = path or project.folder / "src/robustvae/figures.py"
+    text = path.read_text()
+    path.write_text(text + "\n# a comment\n")
+    try:
+        assert set(project.status()) == {"plot"}
+    finally:
+        path.write_text(text)
+
+
+def test_the_stage_graph_is_that_of_the_design(project: Project) -> None:
+    graph = project("dvc dag --dot")
+    edges = {
+        tuple(part.strip().strip('";') for part in line.split("->"))
+        for line in graph.splitlines()
+        if "->" in line
+    }
+    assert {
+        ("download", "preprocess"),
+        ("preprocess", "corrupt"),
+        ("preprocess", "train"),
+        ("train", "evaluate"),
+        ("corrupt", "evaluate"),
+        ("evaluate", "plot"),
+        ("plot", "report"),
+    } <= edges
+    assert ("corrupt", "train") not in edges
+
+
+def test_metrics_show_is_a_table_with_splits_and_robustness(project: Project) -> None:
+    shown = project("dvc metrics show")
+    for word in ("test.recon", "test.divergence", "val.total", "train.mse", "robustness"):
+        assert word in shown
+
+
+def test_a_new_df_reruns_training_and_later_only_and_going_back_is_free(project: Project) -> None:
+    run = project("dvc exp run -n heavy -S loss.df=3.0")
+    for stage in ("download", "preprocess", "corrupt"):
+        assert f"Stage '{stage}' didn't change, skipping" in run
+    for stage in ("train", "evaluate", "plot", "report"):
+        assert f"Running stage '{stage}'" in run
+    difference = project("dvc metrics diff main heavy" if _branch(project) else "dvc metrics diff")
+    assert "test.divergence" in difference
+    back = project("dvc exp run -n back -S loss.df=0")
+    assert "Running stage" not in back
+    assert project("git status --porcelain") == ""
+    assert "heavy" in project("dvc exp show --csv --no-pager")
+    compared = project(
+        "dvc plots diff main heavy -o compared"
+        if _branch(project)
+        else "dvc plots diff heavy -o compared"
+    )
+    page = (project.folder / "compared/index.html").read_text()
+    assert "heavy" in page
+    assert "https://cdn" not in page
+    assert "compared" in compared
+    project("rm -r compared")
+
+
+def _branch(project: Project) -> bool:
+    return "main" in project("git branch --list main")
+
+
+def test_two_spellings_of_a_rate_are_one_run(project: Project) -> None:
+    assert "Running stage 'train'" in project("dvc exp run -n small -S train.lr=1e-5")
+    assert "Running stage" not in project("dvc exp run -n plain -S train.lr=0.00001")
+    project("git checkout -q . && dvc checkout -q")
+
+
+def test_two_forced_runs_give_the_same_bytes(project: Project) -> None:
+    before = (project.folder / "dvc.lock").read_text()
+    project("dvc repro --force --single-item train && dvc repro --force --single-item evaluate")
+    assert (project.folder / "dvc.lock").read_text() == before
+
+
+def test_a_mistake_stops_the_run_with_its_line(project: Project) -> None:
+    said = project("dvc exp run --temp -S loss.df=1", code=255)
+    assert "params.yaml: loss.df: 0 switches it off; otherwise must be > 2" in said
+    assert "Traceback" not in said
+
+
+def test_the_committed_lock_agrees_with_the_code() -> None:
+    """`dvc.lock` is that of the default run: a clone without data has nothing to run but for missing outputs."""
+    done = subprocess.run(
+        ["dvc", "repro", "--dry", "--allow-missing"],
+        cwd=ROOT,
+        env=os.environ | {"DVC_NO_ANALYTICS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "up to date" in done.stdout, done.stdout + done.stderr

@@ -1,0 +1,73 @@
+"""dvc.yaml, params.yaml and the stages' code agree."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from imports import ROOT, closure, dep
+
+STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def _script(stage: str) -> Path:
+    return ROOT / "stages" / f"{stage}.py"
+
+
+def test_the_stages_are_those_of_the_design() -> None:
+    names = ["download", "preprocess", "corrupt", "train", "evaluate", "plot", "report"]
+    assert list(STAGES) == names
+    assert {p.stem for p in (ROOT / "stages").glob("*.py")} == {"__init__", *names}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_deps_are_the_modules_that_the_stage_imports(stage: str) -> None:
+    wanted = {dep(module) for module in closure(_script(stage))} | {f"stages/{stage}.py"}
+    listed = {d for d in STAGES[stage]["deps"] if d.startswith(("src/", "stages/"))}
+    assert listed == wanted
+
+
+def _uses(path: Path) -> set[str]:
+    """The places of params.yaml that a stage reads: longest chains `settings.a.b` of names."""
+    tree = ast.parse(path.read_text())
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and id(node) not in inner:
+            names: list[str] = []
+            while isinstance(node, ast.Attribute):
+                names.insert(0, node.attr)
+                node = node.value
+            if isinstance(node, ast.Name) and node.id == "settings":
+                found.add(".".join(names))
+    return found
+
+
+def _covers(listed: str, used: str) -> bool:
+    return used == listed or used.startswith(f"{listed}.")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_listed_params_are_those_that_the_stage_reads(stage: str) -> None:
+    listed, used = set(STAGES[stage]["params"]), _uses(_script(stage))
+    unlisted = {u for u in used if not any(_covers(entry, u) for entry in listed)}
+    unread = {entry for entry in listed if not any(_covers(entry, u) for u in used)}
+    assert not unlisted, f"read but not listed in dvc.yaml: {unlisted}"
+    assert not unread, f"listed in dvc.yaml but not read: {unread}"
+
+
+def test_no_plain_out_switches_the_run_cache_off() -> None:
+    for stage in STAGES.values():
+        for out in stage.get("outs", []):
+            options = next(iter(out.values())) if isinstance(out, dict) else {}
+            assert options.get("cache", True)
+            assert not options.get("persist", False)
+
+
+def test_every_out_that_dvc_caches_is_ignored_by_git() -> None:
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    for stage in STAGES.values():
+        for out in stage.get("outs", []):
+            name = next(iter(out)) if isinstance(out, dict) else out
+            assert any(name.startswith(i.strip("/")) for i in ignored if i.startswith("/")), name
