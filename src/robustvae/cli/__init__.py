@@ -11,6 +11,7 @@ from robustvae.errors import UserError
 VERBS: dict[str, tuple[str, str]] = {
     "corrupt": ("corrupt", "corrupt your own images as MNIST-C does"),
     "compare": ("compare", "compare experiments over seeds, with intervals"),
+    "recipe": ("recipe", "run a recipe: parameters laid over params.yaml, as an experiment"),
     "params": ("params", "write params.schema.json and the README's parameter table"),
 }
 
