@@ -5,6 +5,8 @@ Example: python -m robustvae recipe recipes/mnist-iwae.yaml -S run.seed=1
 
 import argparse
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,24 +19,31 @@ from robustvae.errors import UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A recipe, and what `dvc exp run` is to be told besides."""
     parser.add_argument("recipe", type=Path, help="a YAML file, for example from recipes/")
+    parser.add_argument(
+        "-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="as for DVC"
+    )
+    parser.add_argument("-n", "--name", help="name of the experiment (default: the recipe's)")
+    parser.add_argument("--queue", action="store_true", help="queue it, for `dvc queue start`")
     parser.add_argument("--print", action="store_true", help="only print the command")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help="passed on to `dvc exp run`")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Check the recipe, then hand over to DVC."""
-    values = flatten(params.read(args.recipe))
-    known = flatten(params.read())
+    """Check the keys, then hand over to DVC."""
+    values, known = flatten(params.read(args.recipe)), flatten(params.read())
     for key in values:
         if key not in known:
             raise UserError(f"{args.recipe}: {key}: no such setting in params.yaml")
-    overrides = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-    command = ["dvc", "exp", "run", "-n", args.recipe.stem]
-    command += [word for override in overrides for word in ("-S", override)] + args.rest
+    overrides = [f"{key}={json.dumps(value)}" for key, value in values.items()] + args.set_param
+    command = ["dvc", "exp", "run", "-n", args.name or args.recipe.stem]
+    command += [word for override in overrides for word in ("-S", override)]
+    command += ["--queue"] if args.queue else []
     if args.print:
-        print(" ".join(f"'{word}'" if set(word) & set(' "[]{}') else word for word in command))
+        print(shlex.join(command))
         return
-    sys.exit(subprocess.run(command, check=False).returncode)
+    here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = os.environ | {"PATH": here}  # the stages call `python`: this one
+    done = subprocess.run([sys.executable, "-m", *command], env=environment, check=False)
+    sys.exit(done.returncode)
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
