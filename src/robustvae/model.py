@@ -1,7 +1,7 @@
 """The autoencoder: architecture, latent, divergence, likelihood. x is [B, C, H, W] in [0, 1]."""
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ class Terms(NamedTuple):
 
 class Autoencoder(nn.Module):
     """The four parts joined; torch's own generator initialises and draws."""
+
+    config: dict[str, Any]  # of the folder it was loaded from
 
     def __init__(
         self, settings: ModelSettings, loss: LossSettings, shape: tuple[int, int, int]
