@@ -4,12 +4,10 @@ import torch
 from torch import Tensor
 
 
-def apply(
-    x: Tensor, mode: str, threshold: float, rng: torch.Generator | None
-) -> Tensor:
+def apply(x: Tensor, mode: str, threshold: float, rng: torch.Generator | None) -> Tensor:
     """Binarise uint8 images (0..255 -> {0, 255}) or float ones ([0, 1] -> {0, 1}); the dtype stays.
 
-    `threshold`: x > threshold. `static`, `dynamic`: Bernoulli(x), drawn from `rng`. `none`: unchanged.
+    `threshold`: x > threshold. `static`, `dynamic`: Bernoulli(x) from `rng`. `none`: as is.
     """
     if mode == "none":
         return x

@@ -17,14 +17,12 @@ from robustvae.errors import UserError
 
 @contextlib.contextmanager
 def replace(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` with its suffix; moved there on success, removed on failure."""
+    """A temporary path beside `path`, same suffix; moved there on success, removed on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         yield temporary
-        with temporary.open(
-            "r+b"
-        ) as file:  # on the disk before the name says so: a power cut
+        with temporary.open("r+b") as file:  # on the disk before the name says so: a power cut
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
@@ -35,9 +33,7 @@ def replace(path: Path) -> Iterator[Path]:
 
 def no_space(path: Path) -> UserError:
     """What a full disk is called everywhere."""
-    return UserError(
-        f"{path}: no space left on the device; make room there and run again"
-    )
+    return UserError(f"{path}: no space left on the device; make room there and run again")
 
 
 def write_json(path: Path, obj: Any) -> None:
@@ -64,14 +60,12 @@ def save_npy(path: Path, array: np.ndarray) -> None:
 
 
 def save_npz(path: Path, /, **arrays: np.ndarray) -> None:
-    """Write arrays as an uncompressed archive without dates, so that its bytes depend on the arrays alone."""
+    """Write arrays as a plain archive without dates: its bytes depend on the arrays alone."""
     with replace(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             with archive.open(entry, "w", force_zip64=True) as file:
-                np.lib.format.write_array(
-                    file, np.asanyarray(array), allow_pickle=False
-                )
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
 
 
 def open_npy(path: Path) -> np.memmap:
