@@ -101,7 +101,7 @@ class DiagStudentT:
 
     def quantile(self, u: Tensor) -> Tensor:
         """Quantiles of the marginals at probabilities u, which broadcast against mu."""
-        standard = torch.from_numpy(special.stdtrit(self.df, u.double().cpu().numpy()))
+        standard = torch.as_tensor(special.stdtrit(self.df, u.double().cpu().numpy()))
         return self.mu + (0.5 * self.logvar).exp() * standard.to(self.mu)
 
 

@@ -56,9 +56,8 @@ class DivergenceOverflowError(ArithmeticError):
     def __init__(self, rows: list[int], size: str, latent_dim: int, dtype: torch.dtype) -> None:
         self.rows = rows
         super().__init__(
-            f"divergence of sample {rows[0]} is beyond {dtype}: {size}, {latent_dim} latent "
-            f"dimensions, {len(rows)} such samples; take loss.divergence: renyi, "
-            "loss.alpha in [0, 1], or set model.logvar_bound"
+            f"divergence of sample {rows[0]} is beyond {dtype} ({len(rows)} such samples, "
+            f"{latent_dim} latent dimensions): {size}"
         )
 
 
@@ -125,8 +124,11 @@ class Divergence(ABC):
         return
 
     def size(self, mu: Tensor, logvar: Tensor, mu0: Tensor, logvar0: Tensor) -> str:
-        """How large one sample's value is, for the message of an overflow."""
-        return f"largest |mu| {mu.abs().max().item():.6g}, |logvar| {logvar.abs().max().item():.6g}"
+        """What makes one sample's value so large and what to do, for the message of an overflow."""
+        return (
+            f"largest |mu| {mu.abs().max().item():.6g}, |logvar| {logvar.abs().max().item():.6g}; "
+            "set model.logvar_bound or lower train.lr"
+        )
 
 
 def kl(mu: Tensor, logvar: Tensor, mu0: Tensor, logvar0: Tensor) -> Tensor:
@@ -194,7 +196,10 @@ class Alpha(Divergence):
         if self.alpha in (0, 1):
             return super().size(mu, logvar, mu0, logvar0)
         log_integral = self.log_integral(mu, logvar, mu0, logvar0).item()
-        return f"log of the integral of q^alpha p^(1-alpha) = {log_integral:.6g}"
+        return (
+            f"L = log of the integral of q^alpha p^(1-alpha) = {log_integral:.6g}; "
+            "take loss.divergence: renyi or loss.alpha in [0, 1]"
+        )
 
 
 @dataclass(frozen=True)

@@ -73,18 +73,16 @@ class Gaussian(Likelihood):
 
     def __init__(self, variance: str, sigma: float) -> None:
         super().__init__()
-        self.variance = variance
+        self.variance, self.sigma = variance, sigma
         self.outputs = 2 if variance == "per_pixel" else 1
         if variance == "scalar":
             self.raw = nn.Parameter(torch.zeros(()))
-        elif variance == "fixed":
-            self.register_buffer("raw", torch.tensor(2 * math.log(sigma)), persistent=False)
 
     def logvar(self, out: Tensor) -> Tensor:
         """Log-variance of the pixels: a scalar, or [..., C, H, W]."""
-        raw = out.chunk(2, -3)[1] if self.variance == "per_pixel" else self.raw
         if self.variance == "fixed":
-            return raw
+            return out.new_full((), 2 * math.log(self.sigma))
+        raw = out.chunk(2, -3)[1] if self.variance == "per_pixel" else self.raw
         return LOGVAR_FLOOR + F.softplus(raw - LOGVAR_FLOOR)
 
     @override
@@ -126,7 +124,7 @@ class StudentT(Likelihood):
     def score(self, x: Tensor, out: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
         logvar, n = self.log_scale2(z.to(dtype)), _pixels(x)
         df = self.df + self.latent_dim
-        square = (x - out.sigmoid()).square().sum(PIXELS, dtype=dtype) * (-logvar).exp()
+        square = (x - self.mean(out)).square().sum(PIXELS, dtype=dtype) * (-logvar).exp()
         tail = 0.5 * (df + n) * torch.log1p(square / df)
         return log_student_constant(df, n) - 0.5 * n * logvar - tail
 

@@ -1,0 +1,196 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from robustvae import likelihoods, params
+from robustvae.likelihoods import LIKELIHOODS, LOGVAR_FLOOR, Bernoulli, Gaussian, StudentT
+
+SIGMA, DF, DIM = 0.3, 3.0, 4
+EXAMPLES = {
+    "bernoulli": [Bernoulli()],
+    "gaussian": [Gaussian(v, SIGMA) for v in ("fixed", "scalar", "per_pixel")],
+    "student_t": [StudentT(SIGMA, DF, DIM)],
+}
+LAW = [
+    pytest.param(item, id=f"{name}-{getattr(item, 'variance', '')}".strip("-"))
+    for name, items in EXAMPLES.items()
+    for item in items
+]
+
+
+def batch(likelihood, rows: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    """Binary x (valid for every likelihood), raw decoder output and z."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(rows, 2, 4, 5, generator=rng).round()
+    out = torch.randn(rows, 2 * likelihood.outputs, 4, 5, generator=rng)
+    return x, out, torch.randn(rows, DIM, generator=rng)
+
+
+def test_every_likelihood_has_an_example():
+    assert set(EXAMPLES) == set(LIKELIHOODS)
+    assert all(type(i) is LIKELIHOODS[name] for name, items in EXAMPLES.items() for i in items)
+
+
+# --- laws -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("likelihood", LAW)
+def test_scores_are_one_number_per_image(likelihood):
+    x, out, z = batch(likelihood)
+    score, distortion = likelihood.log_prob(x, out, z), likelihood.distortion(x, out, z)
+    assert (score.shape, score.dtype) == ((3,), torch.float64)
+    assert (distortion.shape, distortion.dtype) == ((3,), torch.float32)
+
+
+@pytest.mark.parametrize("likelihood", LAW)
+def test_scores_of_several_latents_at_once_are_those_of_each(likelihood):
+    x, out, z = batch(likelihood)
+    outs, zs = torch.stack([out, -out]), torch.stack([z, 2 * z])
+    both = likelihood.log_prob(x, outs, zs)
+    for k in range(2):
+        torch.testing.assert_close(both[k], likelihood.log_prob(x, outs[k], zs[k]))
+
+
+@pytest.mark.parametrize("likelihood", LAW)
+def test_distortion_reaches_the_decoder_and_its_own_parameters(likelihood):
+    x, out, z = batch(likelihood)
+    out.requires_grad_()
+    likelihood.zero_grad()
+    likelihood.distortion(x, out, z).sum().backward()
+    assert (out.grad != 0).all()
+    assert all(p.grad is not None and p.grad != 0 for p in likelihood.parameters())
+
+
+@pytest.mark.parametrize("likelihood", LAW)
+def test_mean_is_an_image_between_zero_and_one(likelihood):
+    x, out, _ = batch(likelihood)
+    mean = likelihood.mean(100 * out)
+    assert mean.shape == x.shape
+    assert ((mean >= 0) & (mean <= 1)).all()
+
+
+@pytest.mark.parametrize("likelihood", LAW)
+def test_draws_follow_the_density(likelihood):
+    """The density of a draw averages to minus the entropy, which each law knows."""
+    _, out, z = batch(likelihood, rows=1)
+    torch.manual_seed(0)
+    out, z = out.expand(4000, -1, -1, -1), z.expand(4000, -1)
+    x = likelihood.sample(out, z)
+    logvar = 2 * math.log(SIGMA)
+    if isinstance(likelihood, Bernoulli):
+        entropy = stats.bernoulli(likelihood.mean(out[0])).entropy().sum()
+    elif isinstance(likelihood, Gaussian):
+        logvar = likelihood.logvar(out[0]).detach().expand(2, 4, 5)
+        entropy = stats.norm(0, (0.5 * logvar).exp()).entropy().sum()
+    else:
+        scale = (DF + z[0].square().sum()) / (DF + DIM) * SIGMA**2
+        entropy = stats.multivariate_t(None, scale * np.eye(40), DF + DIM).entropy()
+    found = likelihood.log_prob(x, out, z).detach()
+    error = found.std() / math.sqrt(4000)
+    assert abs(found.mean() + entropy) < 4 * error
+
+
+@pytest.mark.parametrize("likelihood", LAW)
+def test_half_precision_outputs_are_scored_in_full(likelihood):
+    x, out, z = batch(likelihood)
+    half = out.bfloat16()
+    for score in (likelihood.log_prob, likelihood.distortion):
+        assert torch.equal(score(x, half, z), score(x, half.float(), z))
+    assert likelihood.mean(half).dtype == torch.float32
+
+
+@pytest.mark.parametrize("likelihood", LAW)
+def test_only_the_cross_entropy_of_grey_pixels_is_no_likelihood(likelihood):
+    assert likelihood.proper(binary=True)
+    assert likelihood.proper(binary=False) == (not isinstance(likelihood, Bernoulli))
+
+
+# --- references from outside ----------------------------------------------------------------------
+
+
+def test_bernoulli_agrees_with_scipy_and_survives_extreme_logits():
+    x, out, z = batch(Bernoulli())
+    expected = stats.bernoulli.logpmf(x.double(), out.double().sigmoid()).sum((1, 2, 3))
+    np.testing.assert_allclose(Bernoulli().log_prob(x, out, z), expected, rtol=1e-6)
+    extreme = Bernoulli().log_prob(x, torch.full_like(x, -1e4), z)
+    np.testing.assert_allclose(extreme, -1e4 * x.sum((1, 2, 3)))
+
+
+@pytest.mark.parametrize("likelihood", EXAMPLES["gaussian"], ids=lambda g: g.variance)
+def test_gaussian_agrees_with_scipy(likelihood):
+    x, out, z = batch(likelihood)
+    raw = {"fixed": None, "scalar": torch.zeros(()), "per_pixel": out[:, 2:]}[likelihood.variance]
+    sigma = SIGMA if raw is None else 1 / 256 * np.exp(np.logaddexp(0, raw - LOGVAR_FLOOR) / 2)
+    expected = stats.norm(out[:, :2].sigmoid(), sigma).logpdf(x).sum((1, 2, 3))
+    np.testing.assert_allclose(likelihood.log_prob(x, out, z).detach(), expected, rtol=1e-5)
+    np.testing.assert_allclose(likelihood.distortion(x, out, z).detach(), -expected, rtol=1e-5)
+
+
+def test_student_t_agrees_with_scipy():
+    likelihood = EXAMPLES["student_t"][0]
+    x, out, z = batch(likelihood)
+    found = likelihood.log_prob(x, out, z)
+    for i in range(3):
+        scale = (DF + z[i].square().sum()) / (DF + DIM) * SIGMA**2 * np.eye(40)
+        law = stats.multivariate_t(out[i].sigmoid().flatten(), scale, df=DF + DIM)
+        assert found[i].item() == pytest.approx(law.logpdf(x[i].flatten()), rel=1e-5)
+
+
+def test_student_t_distortion_is_half_the_squared_error_over_the_variance():
+    likelihood = EXAMPLES["student_t"][0]
+    x, out, z = batch(likelihood)
+    expected = ((x - out.sigmoid()) ** 2).sum((1, 2, 3)) / (2 * 0.09)
+    torch.testing.assert_close(likelihood.distortion(x, out, z), expected)
+
+
+# --- the learned variance -------------------------------------------------------------------------
+
+
+def test_learned_scalar_variance_starts_at_one_and_ends_at_the_mean_squared_error():
+    likelihood = Gaussian("scalar", SIGMA)
+    x, out, z = batch(likelihood)
+    assert likelihood.logvar(out).item() == pytest.approx(0, abs=1e-4)
+    optimiser = torch.optim.LBFGS(likelihood.parameters(), max_iter=50)
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = likelihood.distortion(x, out, z).mean()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    error = (x - out.sigmoid()).square().mean().item()
+    assert likelihood.logvar(out).item() == pytest.approx(math.log(error), abs=1e-4)
+
+
+@pytest.mark.parametrize("variance", ["scalar", "per_pixel"])
+def test_learned_variance_has_a_floor_of_one_grey_level(variance):
+    likelihood = Gaussian(variance, SIGMA)
+    out = torch.full((1, likelihood.outputs, 4, 4), -1e3)
+    if variance == "scalar":
+        nn.init.constant_(likelihood.raw, -1e3)
+    assert likelihood.logvar(out).exp().sqrt().min().item() == pytest.approx(1 / 256)
+    x = likelihood.mean(out)
+    assert likelihood.log_prob(x, out, torch.zeros(1, DIM)).isfinite().all()
+
+
+# --- the builder ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_settings_select_the_likelihood(name):
+    settings = params.load("params.yaml")
+    t3 = name == "student_t"
+    loss = settings.loss.model_copy(update={"df": 5.0, "divergence": "t3"} if t3 else {})
+    chosen = settings.model.likelihood.model_copy(
+        update={"name": "gaussian" if t3 else name, "variance": "fixed", "sigma": 0.5}
+    )
+    built = likelihoods.build(chosen, loss, 16)
+    assert type(built) is LIKELIHOODS[name]
+    wanted = {"gaussian": {"sigma": 0.5, "variance": "fixed"}}
+    wanted["student_t"] = {"sigma": 0.5, "df": 5.0, "latent_dim": 16}
+    assert {key: getattr(built, key) for key in wanted.get(name, {})} == wanted.get(name, {})
