@@ -1,0 +1,186 @@
+"""Changes of the grey levels: light, contrast, colour, coding."""
+
+import io
+
+import torch
+from torch import Generator, Tensor
+
+from robustvae.corruptions import sampling
+from robustvae.corruptions.sampling import Rules
+
+
+def _by_table(x: Tensor, table: Tensor) -> Tensor:
+    """Each grey level replaced by its entry in `table` `[256]`."""
+    return table.index_select(0, x.flatten().int()).view(x.shape)
+
+
+LEVELS = torch.arange(256, dtype=torch.float64)
+
+
+def brightness(x: Tensor, amount: float, rng: Generator, rules: Rules) -> Tensor:
+    """Add `amount` to V of HSV; hue and saturation stay."""
+    if x.shape[1] == 1:
+        return _by_table(x, rules.levels(LEVELS + 255 * amount))
+    value = x.amax(1, keepdim=True).float()
+    brighter = (value + 255 * amount).clamp(max=255)
+    return rules.levels(torch.where(value > 0, x * (brighter / value.clamp(min=1)), brighter))
+
+
+def contrast(x: Tensor, factor: float, rng: Generator, rules: Rules) -> Tensor:
+    """(v - mean) * factor + mean, with the mean of each image and channel."""
+    mean = x.float().mean((2, 3), keepdim=True)
+    return rules.levels((x - mean) * factor + mean)
+
+
+def quantize(x: Tensor, bits: int, rng: Generator, rules: Rules) -> Tensor:
+    """2 ** bits grey levels, halves to even."""
+    top = 2**bits - 1
+    return _by_table(x, rules.levels(torch.round(LEVELS * top / 255) * (255 / top)))
+
+
+def inverse(x: Tensor, amount: float, rng: Generator, rules: Rules) -> Tensor:
+    """(1 - amount) v + amount (1 - v)."""
+    return _by_table(x, rules.levels((1 - amount) * LEVELS + amount * (255 - LEVELS)))
+
+
+def saturate(x: Tensor, p: tuple[float, float], rng: Generator, rules: Rules) -> Tensor:
+    """clip(factor * hsv + offset) on all three of H, S and V."""
+    factor, offset = p
+    v = x.expand(-1, 3, -1, -1) / 255
+    value, low = v.amax(1), v.amin(1)
+    spread = (value - low).clamp(min=1e-12)
+    r, g, b = v.unbind(1)
+    hue = torch.where(
+        value == r,
+        (g - b) / spread % 6,
+        torch.where(value == g, 2 + (b - r) / spread, 4 + (r - g) / spread),
+    )
+    hsv = torch.stack([hue / 6, spread / value.clamp(min=1e-12), value]) * (value > low)[None]
+    hsv[2] = value
+    hue, saturation, value = (factor * hsv + offset).clamp(0, 1)
+    k = (torch.tensor([5.0, 3.0, 1.0]).view(3, 1, 1, 1) + 6 * hue) % 6
+    rgb = value * (1 - saturation * torch.minimum(k, 4 - k).clamp(0, 1))  # [3, B, H, W]
+    y = 255 * rgb.transpose(0, 1)
+    return rules.levels(y if x.shape[1] == 3 else sampling.luma(y))
+
+
+def jpeg_compression(x: Tensor, quality: int, rng: Generator, rules: Rules) -> Tensor:
+    """Pillow's JPEG, there and back."""
+    from PIL import Image
+
+    def there_and_back(image: Image.Image) -> Image.Image:
+        coded = io.BytesIO()
+        image.save(coded, "JPEG", quality=quality)
+        return Image.open(coded)
+
+    return sampling.by_pillow(x, there_and_back)
+
+
+def fog(x: Tensor, p: tuple[float, float], rng: Generator, rules: Rules) -> Tensor:
+    """A fractal map is added, and the sum scaled back to the brightest value of the image."""
+    amount, decay = p
+    brightest = x.amax((1, 2, 3), keepdim=True).float()
+    haze = _plasma(len(x), x.shape[2], x.shape[3], decay, rng)[:, None]
+    return rules.levels((x + 255 * amount * haze) * (brightest / (brightest + 255 * amount)))
+
+
+def _plasma(batch: int, height: int, width: int, decay: float, rng: Generator) -> Tensor:
+    """The corner `[B, H, W]` of a periodic diamond-square map, the whole map scaled to 0..1.
+
+    Coarse points keep their values when finer levels are added, and the extremes lie on them (all
+    but 0.1 % of the range): the whole map is made at every eighth point only, then a block around
+    the corner is refined three times. Its rim comes out wrong, and is cut off at each level.
+    """
+    side = 256
+    while side < max(height, width):
+        side *= 2
+    grid, amplitude = torch.zeros(batch, 1, 1), 100.0
+    while grid.shape[1] < side // 8:
+        grid = _refine(grid, amplitude, rng)
+        amplitude /= decay
+    low, high = grid.amin((1, 2)), grid.amax((1, 2))
+    rows, columns = _blocks(height), _blocks(width)
+    grid = grid[:, torch.arange(-1, rows[0] + 1) % (side // 8)]
+    grid = grid[:, :, torch.arange(-1, columns[0] + 1) % (side // 8)]
+    for last_row, last_column in zip(rows[1:], columns[1:], strict=True):
+        grid = _refine(grid, amplitude, rng)[:, 1 : last_row + 3, 1 : last_column + 3]
+        amplitude /= decay
+    crop = _refine(grid, amplitude, rng)[:, 2 : height + 2, 2 : width + 2]
+    low = torch.minimum(low, crop.amin((1, 2))).view(-1, 1, 1)
+    high = torch.maximum(high, crop.amax((1, 2))).view(-1, 1, 1)
+    return (crop - low) / (high - low)
+
+
+def _blocks(size: int) -> list[int]:
+    """Last points needed at spacings 8, 4 and 2 for 0 .. size-1 to come out right at spacing 1."""
+    last = [size - 1]
+    for _ in range(3):
+        last.append(-(-(last[-1] + 1) // 2))
+    return last[:0:-1]
+
+
+def _refine(grid: Tensor, amplitude: float, rng: Generator) -> Tensor:
+    """One diamond-square level on a periodic grid: [B, h, w] -> [B, 2h, 2w].
+
+    The amplitude multiplies a draw whose range is the same amplitude: it acts squared.
+    """
+    batch, height, width = grid.shape
+    noise = torch.empty(3, batch, height, width).uniform_(
+        -(amplitude**2), amplitude**2, generator=rng
+    )
+    across = grid + grid.roll(-1, 2)
+    centre = (across + across.roll(-1, 1)).mul_(0.25).add_(noise[0])
+    fine = torch.empty(batch, height, 2, width, 2)
+    fine[:, :, 0, :, 0] = grid
+    fine[:, :, 1, :, 1] = centre
+    fine[:, :, 0, :, 1] = (across + centre + centre.roll(1, 1)).mul_(0.25).add_(noise[1])
+    down = grid + grid.roll(-1, 1)
+    fine[:, :, 1, :, 0] = (down + centre + centre.roll(1, 2)).mul_(0.25).add_(noise[2])
+    return fine.view(batch, 2 * height, 2 * width)
+
+
+def canny_edges(x: Tensor, share: float, rng: Generator, rules: Rules) -> Tensor:
+    """(1 - share) v + share * edges; the edges of MNIST-C at share 1."""
+    edges = 255.0 * _edges(sampling.luma(x.float()))
+    return rules.levels((1 - share) * x + share * edges)
+
+
+def _edges(x: Tensor, low: float = 0.1 * 255, high: float = 0.2 * 255) -> Tensor:
+    """Canny: blur, Sobel, thinning across the edge; weak edges stay where they touch strong."""
+    inside = sampling.blur(torch.ones(1, 1, *x.shape[2:]), 1.0, "zeros") + 2.2e-16
+    smooth = torch.nn.functional.pad(
+        sampling.blur(x, 1.0, "zeros") / inside, (1, 1, 1, 1), mode="replicate"
+    )
+    tall = smooth[..., :-2] + 2 * smooth[..., 1:-1] + smooth[..., 2:]
+    wide = smooth[..., :-2, :] + 2 * smooth[..., 1:-1, :] + smooth[..., 2:, :]
+    gy, gx = (tall[..., 2:, :] - tall[..., :-2, :]), (wide[..., 2:] - wide[..., :-2])
+    strength = torch.hypot(gy, gx)
+
+    def near(dy: int, dx: int) -> Tensor:
+        height, width = strength.shape[2:]
+        return strength[..., 1 + dy : height - 1 + dy, 1 + dx : width - 1 + dx]
+
+    gy, gx, here = gy[..., 1:-1, 1:-1], gx[..., 1:-1, 1:-1], near(0, 0)
+    same = gy * gx >= 0
+    ay, ax = gy.abs(), gx.abs()
+    steep = ay >= ax
+    w = torch.minimum(ay, ax) / torch.maximum(ay, ax).clamp(min=1e-30)
+    rising, falling = near(-1, 1), near(1, -1)
+    ahead = torch.where(same, near(1, 1), torch.where(steep, falling, rising))
+    behind = torch.where(same, near(-1, -1), torch.where(steep, rising, falling))
+    ahead = torch.lerp(torch.where(steep, near(1, 0), near(0, 1)), ahead, w)
+    behind = torch.lerp(torch.where(steep, near(-1, 0), near(0, -1)), behind, w)
+    thin = (ahead <= here) & (behind <= here)
+    weak = torch.nn.functional.pad(thin & (here >= low), (1, 1, 1, 1))
+    edges = weak & (strength >= high)
+    while True:
+        grown = edges.clone()
+        grown[..., 1:, :] |= edges[..., :-1, :]
+        grown[..., :-1, :] |= edges[..., 1:, :]
+        wider = grown.clone()
+        wider[..., 1:] |= grown[..., :-1]
+        wider[..., :-1] |= grown[..., 1:]
+        wider &= weak
+        if torch.equal(wider, edges):
+            return edges
+        edges = wider

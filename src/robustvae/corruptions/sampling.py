@@ -1,0 +1,174 @@
+"""What corruptions share: grey levels, borders, blurs, warps. Images `[B, C, H, W]` of 0..255."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LUMA = (0.2125, 0.7154, 0.0721)
+CUT = 1e-4  # grey levels; float32 leaves 2.9999998 where the exact value is 3
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The unit of length, and three accidents of the official generator that shaped MNIST-C.
+
+    `cut`: grey levels are cut, not rounded. `vertical_blur`: glass_blur and gaussian_blur mix rows
+    only (columns were taken for colour channels). `stretched_shear`: shear stretches vertically by
+    1 / cos too. All three are the default for grey images, none for colour. `unit` multiplies
+    every length in pixels: `min(H, W) / 28` keeps their proportion to the image.
+    """
+
+    unit: float = 1.0
+    cut: bool = True
+    vertical_blur: bool = True
+    stretched_shear: bool = True
+
+    def length(self, pixels: float) -> int:
+        """A whole number of pixels, at least 1."""
+        return max(1, round(pixels * self.unit))
+
+    def levels(self, y: Tensor) -> Tensor:
+        """Values in grey levels to uint8: clipped, then cut or rounded."""
+        return rounded(y, CUT if self.cut else 0.5)
+
+
+MNIST_C = Rules()
+SANE = Rules(cut=False, vertical_blur=False, stretched_shear=False)
+
+
+def rounded(y: Tensor, offset: float = 0.5) -> Tensor:
+    """Clip to 0..255 and cut after adding `offset`: 0.5 rounds to the nearest level."""
+    return (y + offset).clamp_(0, 255).to(torch.uint8)
+
+
+def luma(x: Tensor) -> Tensor:
+    """`[B, 1, H, W]`: the image itself when grey, its brightness when colour."""
+    if x.shape[1] == 1:
+        return x
+    return torch.einsum("c,bchw->bhw", torch.tensor(LUMA), x)[:, None]
+
+
+def border(i: Tensor, size: int, mode: str) -> Tensor:
+    """The pixel that stands for a place: nearest, mirror (edge once) or symmetric (edge twice)."""
+    if mode == "nearest":
+        return i.clamp(0, size - 1)
+    period = 2 * size - (2 if mode == "mirror" else 0)
+    i = i % period
+    return torch.minimum(i, period - int(mode == "symmetric") - i)
+
+
+def gaussian(sigma: float, truncate: float = 4.0) -> Tensor:
+    """Gaussian weights of sum 1, float64, out to `truncate` standard deviations."""
+    radius = int(truncate * sigma + 0.5)
+    i = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    k = torch.exp(-(i**2) / (2 * sigma**2))
+    return k / k.sum()
+
+
+@functools.cache
+def blur_matrix(size: int, sigma: float, mode: str = "nearest", truncate: float = 4.0) -> Tensor:
+    """`[size, size]`: Gaussian blur of an axis as a matrix; mode as in `border`, or "zeros"."""
+    k = gaussian(sigma, truncate)
+    places = torch.arange(size)[:, None] + torch.arange(len(k)) - len(k) // 2  # [size, taps]
+    weights = k.expand(places.shape)
+    if mode == "zeros":
+        weights = weights * ((places >= 0) & (places < size))
+        mode = "nearest"
+    matrix = torch.zeros(size, size, dtype=torch.float64)
+    return matrix.scatter_add_(1, border(places, size, mode), weights).float()
+
+
+def blur(x: Tensor, sigma: float, mode: str = "nearest", vertical: bool = False) -> Tensor:
+    """Gaussian blur along both axes, or along the columns alone."""
+    y = blur_matrix(x.shape[-2], sigma, mode) @ x
+    return y if vertical else y @ blur_matrix(x.shape[-1], sigma, mode).T
+
+
+@functools.cache
+def bilinear(
+    height: int, width: int, a: tuple[float, float, float, float]
+) -> tuple[Tensor, Tensor]:
+    """The four neighbours and their weights `[4, H*W]` of a warp about the centre.
+
+    Output (x, y) takes the input at A (x - cx, y - cy) + (cx, cy); a neighbour outside weighs 0.
+    """
+    cy, cx = (height - 1) / 2, (width - 1) / 2
+    y, x = torch.meshgrid(
+        torch.arange(height, dtype=torch.float64) - cy,
+        torch.arange(width, dtype=torch.float64) - cx,
+        indexing="ij",
+    )
+    u, v = a[0] * x + a[1] * y + cx, a[2] * x + a[3] * y + cy
+    left, top = u.floor(), v.floor()
+    indices, weights = [], []
+    for dy in (0, 1):
+        for dx in (0, 1):
+            column, row = left + dx, top + dy
+            inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            weight = (1 - (u - column).abs()) * (1 - (v - row).abs()) * inside
+            index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+            indices.append(index.long().flatten())
+            weights.append(weight.float().flatten())
+    return torch.stack(indices), torch.stack(weights)
+
+
+def warp(x: Tensor, a: tuple[float, float, float, float]) -> Tensor:
+    """Bilinear warp about the centre, zeros outside; else never darker than the image itself."""
+    batch, channels, height, width = x.shape
+    indices, weights = bilinear(height, width, a)
+    flat = x.reshape(batch * channels, -1).float()
+    y = torch.zeros_like(flat)
+    for index, weight in zip(indices, weights, strict=True):
+        y.addcmul_(flat.index_select(1, index), weight)
+    y = y.view(x.shape)
+    darkest = flat.view(batch, -1).amin(1).view(-1, 1, 1, 1)
+    return torch.where(y == 0, y, torch.maximum(y, darkest))
+
+
+def motion(x: Tensor, degrees: Tensor, radius: float, sigma: float) -> Tensor:
+    """One-sided Gaussian motion blur, angles `[B]` (0 looks right, 90 down); edge repeated.
+
+    Tap i lies at (ceil(i cos a - 1/2), ceil(i sin a - 1/2)). Sorted by angle, the images that share
+    a tap's place stand together, so a tap is a few shifted sums over slices.
+    """
+    height, width = x.shape[-2:]
+    taps = torch.arange(2 * math.ceil(radius) + 1, dtype=torch.float64)
+    k = torch.exp(-(taps**2) / (2 * sigma**2))
+    weights = (k / k.sum()).tolist()
+    order = torch.argsort(degrees, stable=True)
+    angles = torch.deg2rad(degrees[order].double())
+    dx = torch.ceil(taps[:, None] * torch.cos(angles) - 0.5).long().numpy()  # [taps, B]
+    dy = torch.ceil(taps[:, None] * torch.sin(angles) - 0.5).long().numpy()
+    left, top = -min(dx.min(), 0), -min(dy.min(), 0)
+    rows = torch.arange(-top, height + max(dy.max(), 0)).clamp(0, height - 1)
+    columns = torch.arange(-left, width + max(dx.max(), 0)).clamp(0, width - 1)
+    padded = x.float()[order].index_select(2, rows).index_select(3, columns)
+    y = torch.zeros(x.shape)
+    for weight, across, down in zip(weights, dx, dy, strict=True):
+        changes = np.flatnonzero(np.diff(across) | np.diff(down)) + 1
+        edges = [0, *changes.tolist(), len(across)]
+        for a, b in pairwise(edges):
+            r, c = down[a] + top, across[a] + left
+            y[a:b].add_(padded[a:b, :, r : r + height, c : c + width], alpha=weight)
+    out = torch.empty_like(y)
+    out[order] = y
+    return out
+
+
+def by_pillow(x: Tensor, change: "Callable[[Image], Image]") -> Tensor:
+    """Apply a change of Pillow images to each image of the batch."""
+    from PIL.Image import fromarray
+
+    arrays = x.permute(0, 2, 3, 1).squeeze(3).contiguous().numpy()
+    changed = np.stack([np.asarray(change(fromarray(array))) for array in arrays])
+    return torch.from_numpy(changed).view(x.shape[0], *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
