@@ -22,7 +22,9 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 def save(model: Autoencoder, config: dict[str, Any], folder: Path) -> None:
     """Write both files; `config` adds what the model does not know (data, train, run, ...)."""
-    state = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
+    state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
+    channels_last = not all(v.is_contiguous() for v in state.values())
+    state = {k: v.contiguous() for k, v in state.items()}
     with files.replace(folder / WEIGHTS) as temporary:
         save_file(state, temporary)
     own = {
@@ -30,6 +32,7 @@ def save(model: Autoencoder, config: dict[str, Any], folder: Path) -> None:
         "shape": list(model.shape),
         "model": model.settings.model_dump(mode="json"),
         "loss": model.loss_settings.model_dump(mode="json"),
+        "channels_last": channels_last,  # it decides the last digits
         "parameters": model.parameters_count,
         "versions": {
             "robustvae": robustvae.__version__,
@@ -53,6 +56,8 @@ def load(folder: Path | str, device: str = "cpu") -> Autoencoder:
     model = _build(config, folder / CONFIG)
     _fill(model, folder / WEIGHTS)
     model.config = config
+    if config.get("channels_last"):
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.to(device).eval()
 
 

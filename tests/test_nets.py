@@ -1,0 +1,121 @@
+"""Architectures: shapes for every size and colour, and clear refusals."""
+
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from robustvae.architectures import PRESETS, geometry
+from robustvae.nets import ACTIVATIONS, NETS
+from robustvae.params import ArchitectureSettings
+
+NULL = {"channels": None, "depth": None, "max_filters": None, "hidden": None, "activation": "auto"}
+
+
+def settings(name: str, **changes: Any) -> ArchitectureSettings:
+    return ArchitectureSettings.model_validate({"name": name, **NULL, **changes})
+
+
+def shapes(name: str, side: int, colours: int, vq: bool = False, **changes: Any) -> tuple:
+    """Feature and output shapes of two images, worked out by torch without any arithmetic."""
+    g = geometry(settings(name, **changes), side, vq)
+    with torch.device("meta"):
+        h = NETS[name].encoder(g, colours)(torch.empty(2, colours, side, side))
+        z = torch.empty(2, 5, *h.shape[2:])
+        out = NETS[name].decoder(g, 5, 2 * colours)(z)
+    assert h.shape[1] == g.features
+    return tuple(h.shape), tuple(out.shape)
+
+
+def test_tables_have_the_names_that_the_settings_allow():
+    names = set(get_args(ArchitectureSettings.model_fields["name"].annotation))
+    activations = set(get_args(ArchitectureSettings.model_fields["activation"].annotation))
+    assert set(PRESETS) == set(NETS) == names
+    assert set(ACTIVATIONS) == activations - {"auto"}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [28, 32, 64])
+@pytest.mark.parametrize("name", NETS)
+def test_every_architecture_returns_images_of_the_size_it_was_given(name, side, channels):
+    h, out = shapes(name, side, channels)
+    assert len(h) == 2
+    assert out == (2, 2 * channels, side, side)
+
+
+@pytest.mark.parametrize("side", [28, 32, 64])
+@pytest.mark.parametrize("name", sorted(set(NETS) - {"mlp"}))
+def test_feature_maps_stay_maps_for_vq(name, side):
+    h, out = shapes(name, side, 3, vq=True)
+    assert len(h) == 4
+    assert out == (2, 6, side, side)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "changes", "widths", "sides"),
+    [
+        ("small", 28, {}, (16, 32), (28, 24, 20)),
+        ("wide", 28, {}, (64, 128), (28, 14, 7)),
+        ("conv", 28, {}, (64, 128), (28, 14, 7)),
+        ("conv", 32, {}, (32, 64, 128), (32, 16, 8, 4)),
+        ("conv", 64, {}, (32, 64, 128), (64, 32, 16, 8)),
+        ("conv", 64, {"max_filters": 64, "depth": 2}, (32, 64), (64, 32, 16)),
+        ("conv", 64, {"channels": [8, 8, 8, 8]}, (8, 8, 8, 8), (64, 32, 16, 8, 4)),
+        ("resnet", 32, {}, (64, 128), (32, 16, 8)),
+        ("mlp", 28, {}, (200, 200), (28,)),
+        ("mlp", 27, {"channels": [500]}, (500,), (27,)),
+        ("small", 27, {"channels": [8]}, (8,), (27, 23)),
+    ],
+    ids=lambda v: str(v).replace(" ", ""),
+)
+def test_widths_and_sides(name, side, changes, widths, sides):
+    g = geometry(settings(name, **changes), side)
+    assert (g.widths, g.sides) == (widths, sides)
+    assert shapes(name, side, 1, **changes)[1] == (2, 2, side, side)
+
+
+def test_a_dense_layer_stands_next_to_the_latents_where_asked_for():
+    assert shapes("wide", 28, 1)[0] == (2, 1024)
+    assert shapes("wide", 28, 1, hidden=0)[0] == (2, 128 * 7 * 7)
+    assert shapes("conv", 28, 1, hidden=50)[0] == (2, 50)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "vq", "changes", "text"),
+    [
+        ("conv", 28, False, {"depth": 3},
+         "depth: conv cannot halve 28 pixels three times; use at most 2, "
+         "or an image size of at least 16 that 8 divides"),
+        ("conv", 27, False, {},
+         "name: conv cannot halve 27 pixels once; use small or mlp, "
+         "or an image size of at least 4 that 2 divides"),
+        ("wide", 30, False, {},
+         "name: wide cannot halve 30 pixels twice; use at most 1, "
+         "or an image size of at least 8 that 4 divides"),
+        ("resnet", 28, False, {"channels": [8, 8, 8, 8]},
+         "channels: resnet cannot halve 28 pixels 4 times; use at most 2, "
+         "or an image size of at least 32 that 16 divides"),
+        ("small", 8, False, {},
+         "channels: small takes 4 pixels off at each of 2 stages, which leaves nothing of 8; "
+         "use fewer stages or an image size above 8"),
+        ("conv", 32, False, {"max_filters": 50},
+         "max_filters: 50 cannot be halved from each of 3 stages to the one before; "
+         "use a multiple of 4"),
+        ("mlp", 28, False, {"max_filters": 64},
+         "max_filters: has no effect with mlp, got 64; use null"),
+        ("small", 28, False, {"depth": 2}, "depth: has no effect with small, got 2; use null"),
+        ("mlp", 28, False, {"hidden": 10}, "hidden: has no effect with mlp, got 10; use null"),
+        ("conv", 28, False, {"channels": [8, 16], "max_filters": 64},
+         "max_filters: has no effect when channels gives the widths; remove one of them "
+         "(got max_filters 64, channels [8, 16])"),
+        ("mlp", 28, True, {},
+         "name: mlp makes no feature maps, which vq latents need; use conv, small, wide, resnet"),
+        ("wide", 28, True, {"hidden": 64},
+         "hidden: has no effect with vq latents, which keep the feature maps, got 64; use null"),
+    ],
+    ids=lambda v: str(v)[:24].replace(" ", ""),
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_in_one_line(name, side, vq, changes, text):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (the whole text follows)
+        geometry(settings(name, **changes), side, vq)
+    assert str(error.value) == text
