@@ -1,0 +1,181 @@
+"""Training: fit() a model to images, and what is to be said about it."""
+
+import csv
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from robustvae import files, resume
+from robustvae.divergences import saturation_warning
+from robustvae.errors import UserError
+from robustvae.model import Autoencoder, Terms
+from robustvae.params import LossSettings, ModelSettings, RunSettings, TrainSettings
+from robustvae.training.device import precision, setup
+from robustvae.training.loop import LARGEST, Trainer, losses
+from robustvae.training.schedule import Row, best_epoch, stops_early
+from robustvae.training.source import Source, mix
+
+__all__ = ["best_epoch", "fit", "precision", "replay", "say", "setup", "warnings", "write_history"]
+
+SHOW_EVERY = 0.5  # seconds between losses on the bar
+
+
+def fit(
+    model: Autoencoder,
+    train: np.ndarray,
+    val: np.ndarray,
+    settings: TrainSettings,
+    run: RunSettings,
+    *,
+    corrupted: Callable[[np.ndarray], np.ndarray] | None = None,
+    mode: str = "none",
+    threshold: float = 0.5,
+    keep: resume.Checkpoint | None = None,
+    history: Path | None = None,
+) -> list[Row]:
+    """Train on uint8 images [N, C, H, W]; the model ends on the CPU, as it was at its best epoch.
+
+    `mode`, `threshold`: how the images are binarised. `corrupted`: indices of training images ->
+    corrupted, grey ones, for train.mixture. Returns the history, a row per epoch; after each, the
+    file `history` is rewritten and `keep` takes a checkpoint.
+    """
+    device = setup(run)
+    _check_batches(model, settings.batch_size, len(train))
+    inputs, mixture = train, settings.mixture
+    if mixture.fraction and corrupted is not None:
+        inputs, index = mix(train, corrupted, mixture, run.seed, mode, threshold)
+        say(f"{len(index)} of {len(train)} training images replaced by {mixture.corruption}")
+    target = inputs if mixture.target == "corrupted" else train
+    source = Source(inputs, target, mode == "dynamic", run.seed, device)
+    validation = Source(val, val, mode == "dynamic", run.seed, device)
+    trainer = Trainer(model.to(device), settings, run, source, validation, keep)
+    note = trainer.restore()
+    if note:
+        say(note)
+    at = trainer.at
+    while at.epoch < settings.epochs and not stops_early(at.rows, settings.early_stopping):
+        with Bar(f"epoch {at.epoch + 1}/{settings.epochs}", trainer.left()) as bar:
+            trainer.epoch(bar.show)
+            row = trainer.finish()
+        trainer.save()
+        if history is not None:
+            write_history(history, at.rows)
+        say(bar.summary(row))
+    model.load_state_dict(at.best)
+    model.cpu().eval()
+    if history is not None:
+        write_history(history, at.rows)
+    return at.rows
+
+
+def _check_batches(model: Autoencoder, size: int, images: int) -> None:
+    """Batch norm has nothing to average over where one image of one pixel is left."""
+    if min(size, images) == 1 and any("BatchNorm" in type(m).__name__ for m in model.modules()):
+        raise UserError(
+            "train.batch_size: batch norm needs at least 2 images in a batch, "
+            f"got {size} of {images}; raise it, or choose an architecture without batch norm"
+        )
+
+
+def write_history(path: Path, rows: list[Row]) -> None:
+    """CSV, a line per epoch; empty where a value is infinite."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with files.replace(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def warnings(loss: LossSettings, rows: list[Row]) -> list[str]:
+    """What a reader of the results must know about this training."""
+    found = []
+    if 2 < loss.df < 2.1:
+        found.append(
+            f"loss.df {loss.df:g}: near 2 the variance has no bound, and with gamma the means cost "
+            "next to nothing; take 2.1 or more"
+        )
+    saturated = [row[LARGEST] for row in rows if LARGEST in row]
+    texts = (saturation_warning(loss, value) for value in saturated if value is not None)
+    found += [text for text in texts if text][:1]
+    if "t3_effective_beta" in rows[-1]:
+        found.append(
+            "t3: on images nearly a Gaussian VAE with loss.beta "
+            f"{rows[-1]['t3_effective_beta']:.3g}, whatever loss.df is; compare with that one"
+        )
+    return found
+
+
+def replay(path: Path | str) -> tuple[Autoencoder, Terms, Tensor]:
+    """The step that stopped a training, again: model, terms [B] and loss, or its error."""
+    try:
+        saved = resume.unpack(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}; name a file in .cache/failures") from None
+    model = Autoencoder.build(
+        ModelSettings.model_validate_json(saved["model"]),
+        LossSettings.model_validate_json(saved["loss"]),
+        saved["shape"],
+    )
+    model.load_state_dict(saved["weights"])
+    model.to(saved["device"]).train()
+    say(f"step {saved['how']['step']}, epoch {saved['epoch']}: {saved['why']}")
+    x, target = (saved[name].to(saved["device"]) for name in ("x", "target"))
+    terms, total = losses(model, x, target, **saved["how"])
+    torch.autograd.backward(total)
+    return model, terms, total
+
+
+class Bar:
+    """Progress of an epoch: a bar with the loss on a terminal, nothing in a log."""
+
+    def __init__(self, label: str, images: int) -> None:
+        self.label, self.images, self.start, self.shown = label, images, time.monotonic(), 0.0
+
+    def __enter__(self) -> Self:
+        self.bar = tqdm(
+            total=self.images,
+            desc=self.label,
+            unit=" images",
+            leave=False,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.close()
+
+    def show(self, count: int, loss: Tensor) -> None:
+        """One batch more."""
+        self.bar.update(count)
+        if not self.bar.disable and time.monotonic() - self.shown > SHOW_EVERY:
+            self.shown = time.monotonic()
+            self.bar.set_postfix_str(f"loss {loss.item():.4g}")
+
+    def summary(self, row: Row) -> str:
+        """The epoch in one line; speed with validation included."""
+        speed = self.images / (time.monotonic() - self.start)
+        return (
+            f"{self.label}  train {row['train_total']:.2f}  val {row['val_total']:.2f} "
+            f"(recon {row['val_recon']:.2f}, divergence {row['val_divergence'] or 0:.2f})  "
+            f"lr {row['lr']:.2g}  {speed:,.0f} images/s"
+        )
+
+
+def say(text: str) -> None:
+    """One line on standard output, at once, above a bar that may be there."""
+    tqdm.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,40 @@
+"""Where and in which numbers a training runs."""
+
+import os
+
+import torch
+
+from robustvae import seeding
+from robustvae.errors import UserError
+from robustvae.params import RunSettings
+
+
+def setup(run: RunSettings) -> torch.device:
+    """Set threads and determinism, settle the device, seed the stream of a new model's weights."""
+    torch.set_num_threads(run.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats to the bit only so
+    torch.use_deterministic_algorithms(run.deterministic)
+    torch.manual_seed(seeding.seed(run.seed, "initialisation"))
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    name = run.device
+    if name == "auto":
+        name = "cuda" if found["cuda"] else "mps" if found["mps"] else "cpu"
+    if not found.get(name, True):
+        raise UserError(f"run.device: {name} is not available here; use auto or cpu")
+    return torch.device(name)
+
+
+def precision(wanted: str, device: torch.device) -> str:
+    """fp32 or bf16; auto is bf16 on CUDA devices that have it."""
+    if wanted == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return wanted
+
+
+def reseed(device: torch.device, seed: int) -> None:
+    """Seed the generators that models draw from, in an eightieth of torch.manual_seed's time."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

@@ -1,0 +1,70 @@
+"""Fit one model to the prepared images and keep the best by validation."""
+
+import signal
+from functools import partial
+
+import numpy as np
+
+from robustvae import checkpoint, corruptions, files, params, prepared, resume, seeding, training
+from robustvae.corruptions import official
+from robustvae.model import Autoencoder
+from robustvae.params import MixtureSettings
+from stages import CACHE, MODELS, PREPARED, RAW, REPORTS, run
+
+
+def main() -> None:
+    """Train, or go on training; write models/ and reports/train/."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the checkpoint stays
+    settings = params.load()
+    data = prepared.load(PREPARED)
+    device = training.setup(settings.run)
+    model = Autoencoder.build(settings.model, settings.loss, data.shape)
+    training.say(model.describe())
+    sections = {
+        name: section.model_dump(mode="json")
+        for name, section in {"train": settings.train, "run": settings.run}.items()
+    }
+    identity = resume.identity(
+        **sections,
+        model=settings.model.model_dump(mode="json"),
+        loss=settings.loss.model_dump(mode="json"),
+        data=data.info,
+        device=device.type,
+    )
+    with resume.Checkpoint(CACHE, identity) as keep:
+        rows = training.fit(
+            model,
+            data.train,
+            data.val,
+            settings.train,
+            settings.run,
+            corrupted=partial(corrupted, data, settings.train.mixture, settings.run.seed),
+            mode=data.info["binarize"],
+            threshold=data.info["threshold"],
+            keep=keep,
+            history=REPORTS / "train" / "history.csv",
+        )
+        found = training.warnings(settings.loss, rows)
+        files.write_json(REPORTS / "train" / "warnings.json", found)
+        used = training.precision(settings.train.precision, device)
+        best = {"best_epoch": training.best_epoch(rows) + 1, "precision": used}
+        checkpoint.save(model, {**sections, "data": data.info, **best}, MODELS)
+    for text in found:
+        training.say(f"warning: {text}")
+
+
+def corrupted(
+    data: prepared.Prepared, mixture: MixtureSettings, seed: int, index: np.ndarray
+) -> np.ndarray:
+    """Corrupted versions of the training images of `index`, before binarisation."""
+    name, grey = mixture.corruption, data.grey("train")
+    if mixture.source == "official":
+        archive = RAW / "mnist_c.zip"
+        places = official.verify(archive, [name], grey, data.labels["train"], "train")
+        return official.read(archive, name, "train")[places[index]]
+    stream = seeding.seed(seed, "mixture", "draws")
+    return corruptions.corrupt_images(grey[index], name, mixture.severity, stream)
+
+
+if __name__ == "__main__":
+    run(main)
