@@ -35,7 +35,7 @@ def test_every_likelihood_has_an_example():
     assert all(type(i) is LIKELIHOODS[name] for name, items in EXAMPLES.items() for i in items)
 
 
-# --- laws -----------------------------------------------------------------------------------------
+# Laws.
 
 
 @pytest.mark.parametrize("likelihood", LAW)
@@ -87,7 +87,7 @@ def test_draws_follow_the_density(likelihood):
         logvar = likelihood.logvar(out[0]).detach().expand(2, 4, 5)
         entropy = stats.norm(0, (0.5 * logvar).exp()).entropy().sum()
     else:
-        scale = (DF + z[0].square().sum()) / (DF + DIM) * SIGMA**2
+        scale = (DF + z[0].square().sum().item()) / (DF + DIM) * SIGMA**2
         entropy = stats.multivariate_t(None, scale * np.eye(40), DF + DIM).entropy()
     found = likelihood.log_prob(x, out, z).detach()
     error = found.std() / math.sqrt(4000)
@@ -109,7 +109,7 @@ def test_only_the_cross_entropy_of_grey_pixels_is_no_likelihood(likelihood):
     assert likelihood.proper(binary=False) == (not isinstance(likelihood, Bernoulli))
 
 
-# --- references from outside ----------------------------------------------------------------------
+# References from outside.
 
 
 def test_bernoulli_agrees_with_scipy_and_survives_extreme_logits():
@@ -135,7 +135,7 @@ def test_student_t_agrees_with_scipy():
     x, out, z = batch(likelihood)
     found = likelihood.log_prob(x, out, z)
     for i in range(3):
-        scale = (DF + z[i].square().sum()) / (DF + DIM) * SIGMA**2 * np.eye(40)
+        scale = (DF + z[i].square().sum().item()) / (DF + DIM) * SIGMA**2 * np.eye(40)
         law = stats.multivariate_t(out[i].sigmoid().flatten(), scale, df=DF + DIM)
         assert found[i].item() == pytest.approx(law.logpdf(x[i].flatten()), rel=1e-5)
 
@@ -147,7 +147,7 @@ def test_student_t_distortion_is_half_the_squared_error_over_the_variance():
     torch.testing.assert_close(likelihood.distortion(x, out, z), expected)
 
 
-# --- the learned variance -------------------------------------------------------------------------
+# The learned variance.
 
 
 def test_learned_scalar_variance_starts_at_one_and_ends_at_the_mean_squared_error():
@@ -178,7 +178,7 @@ def test_learned_variance_has_a_floor_of_one_grey_level(variance):
     assert likelihood.log_prob(x, out, torch.zeros(1, DIM)).isfinite().all()
 
 
-# --- the builder ----------------------------------------------------------------------------------
+# The builder.
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
