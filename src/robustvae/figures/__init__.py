@@ -1,0 +1,36 @@
+"""Figures: arrays and tables in, matplotlib Figure out, files with the same bytes every time."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustvae import progress, seeding
+from robustvae.figures import charts, latent, pictures
+from robustvae.figures.gallery import GALLERY, Run, key
+from robustvae.figures.style import save
+
+__all__ = ["GALLERY", "Run", "charts", "key", "latent", "pictures", "save", "write"]
+
+
+def write(run: Run, folder: Path) -> list[dict[str, Any]]:
+    """Draw everything that has a meaning for this run; returns what the report needs to know."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vector = run.settings.vector
+    written = []
+    for name, entry in progress.track(GALLERY.items(), "figures", len(GALLERY), "figure"):
+        torch.manual_seed(seeding.seed(run.model.config["run"]["seed"], "plot", name))
+        figure = entry.draw(run, entry.title)
+        if figure is None:
+            continue
+        suffixes = ["png"] + ([vector] if entry.kind == "chart" and vector != "none" else [])
+        for suffix in suffixes:
+            save(figure, folder / f"{name}.{suffix}", run.settings.dpi)
+        written.append({
+            "file": f"{name}.png",
+            "vector": f"{name}.{vector}" if len(suffixes) == 2 else None,
+            "title": entry.title,
+            "caption": entry.caption,
+            "section": entry.section,
+        })  # fmt: skip
+    return written

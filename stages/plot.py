@@ -1,0 +1,66 @@
+"""Draw what evaluate wrote and what the model makes -> reports/figures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from robustvae import checkpoint, figures, files, params, prepared, robustness
+from robustvae.figures import Run
+from stages import CORRUPTED, MODELS, PREPARED, REPORTS, run
+
+
+def main() -> None:
+    """Every figure that has a meaning for this model; figures.json, which lists them, comes last."""
+    settings = params.load().plots
+    listed = figures.write(_gather(settings), REPORTS / "figures")
+    files.write_json(REPORTS / "figures" / "figures.json", listed)
+
+
+def _gather(settings: params.PlotSettings) -> Run:
+    model, data = checkpoint.load(MODELS), prepared.load(PREPARED)
+    torch.set_num_threads(model.config["run"]["threads"])
+    info = data.info
+    sets = files.read_json(CORRUPTED / "info.json")["sets"]
+
+    def seen(images: np.ndarray, name: str) -> np.ndarray:
+        seed = model.config["run"]["seed"]
+        return robustness.binarized(images, info["binarize"], info["threshold"], seed, name)
+
+    return Run(
+        name=info["name"],
+        model=model,
+        settings=settings,
+        clean=seen(data.test, "clean"),
+        sets=sets,
+        corrupted={
+            name: seen(files.open_npy(CORRUPTED / item["file"]), name)
+            for item in sets
+            for name in [figures.key(item)]
+        },
+        **_labels(data.labels["test"], info),
+        history=pd.read_csv(REPORTS / "train" / "history.csv"),
+        table=pd.read_csv(REPORTS / "robustness.csv"),
+        latents=_arrays("latents.npz"),
+        scores=_arrays("scores.npz"),
+    )
+
+
+def _arrays(name: str) -> Mapping[str, Any]:
+    with np.load(REPORTS / name) as archive:
+        return dict(archive)
+
+
+def _labels(labels: np.ndarray, info: Mapping[str, Any]) -> dict[str, Any]:
+    """One class per image; of several attributes the one that divides the images most evenly."""
+    if labels.ndim == 1:
+        return {"labels": labels, "classes": [str(name) for name in info["classes"] or []]}
+    even = int(np.abs((labels > 0).mean(0) - 0.5).argmin())
+    name = info["attributes"][even]
+    return {"labels": (labels[:, even] > 0).astype(int), "classes": [f"not {name}", name]}
+
+
+if __name__ == "__main__":
+    run(main)
