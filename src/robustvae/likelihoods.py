@@ -14,6 +14,7 @@ from robustvae.distributions import chi_square, log_student_constant, wide
 from robustvae.params import LikelihoodSettings, LossSettings
 
 PIXELS = (-3, -2, -1)  # channels, rows, columns
+PACE = 20.0
 LOGVAR_FLOOR = 2 * math.log(1 / 256)  # one grey level: a density of discrete pixels has no maximum
 LOG_2PI = math.log(2 * math.pi)
 
@@ -68,7 +69,9 @@ class Bernoulli(Likelihood):
 class Gaussian(Likelihood):
     """Independent normal pixels around sigmoid(out); variance fixed, one learned, or per pixel.
 
-    A learned log-variance is floor + softplus(raw - floor), raw starting at 0.
+    A learned log-variance is floor + softplus(raw - floor), raw starting at 0. The one scalar's
+    raw is PACE times its parameter: Adam moves a parameter by about lr a step, and the
+    log-variance has some five units to go, which would take thousands of steps.
     """
 
     def __init__(self, variance: str, sigma: float) -> None:
@@ -82,7 +85,7 @@ class Gaussian(Likelihood):
         """Log-variance of the pixels: a scalar, or [..., C, H, W]."""
         if self.variance == "fixed":
             return out.new_full((), 2 * math.log(self.sigma))
-        raw = out.chunk(2, -3)[1] if self.variance == "per_pixel" else self.raw
+        raw = out.chunk(2, -3)[1] if self.variance == "per_pixel" else PACE * self.raw
         return LOGVAR_FLOOR + F.softplus(raw - LOGVAR_FLOOR)
 
     @override
