@@ -11,15 +11,16 @@ def apply(x: Tensor, mode: str, threshold: float, rng: torch.Generator | None) -
     """
     if mode == "none":
         return x
-    white = 255 if x.dtype == torch.uint8 else 1
     if mode == "threshold":
-        return (x > _level(threshold, x.dtype)).to(x.dtype) * white
-    if mode in ("static", "dynamic"):
-        if rng is None:
-            raise ValueError(f"binarize {mode}: needs a generator to draw from")
-        p = x / white if white == 255 else x
-        return torch.bernoulli(p, generator=rng).to(x.dtype) * white
-    raise ValueError(f"unknown binarize mode {mode!r}")
+        ones = x > _level(threshold, x.dtype)
+    elif mode not in ("static", "dynamic") or rng is None:
+        raise ValueError(f"binarize {mode!r}: no such mode, or no generator to draw from")
+    elif x.dtype == torch.uint8:
+        draw = torch.randint(0, 255, x.shape, dtype=x.dtype, device=x.device, generator=rng)
+        ones = draw < x  # x of the 255 equally likely values 0 .. 254
+    else:
+        ones = torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=rng) < x
+    return ones.to(x.dtype) * (255 if x.dtype == torch.uint8 else 1)
 
 
 def _level(threshold: float, dtype: torch.dtype) -> float:

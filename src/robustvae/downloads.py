@@ -228,8 +228,8 @@ def unpack_tar(archive: Path, names: Iterable[str], folder: Path) -> None:
         with tarfile.open(archive) as tar:
             for member in tar:
                 check_name(member.name, archive)
-                content = tar.extractfile(member) if member.name in missing else None
-                if content:
+                wanted = member.name in missing and member.isfile()
+                if wanted and (content := tar.extractfile(member)):
                     with files.replace(folder / PurePosixPath(member.name).name) as temporary:
                         temporary.write_bytes(content.read())
                     missing.remove(member.name)

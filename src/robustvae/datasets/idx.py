@@ -126,7 +126,7 @@ FASHION = Idx(
         "Sneaker",
         "Bag",
         "Ankle boot",
-    ],  # fmt: skip
+    ],
 )
 KMNIST = Idx(
     "KMNIST/raw",
