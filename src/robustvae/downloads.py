@@ -126,7 +126,7 @@ def _download(source: Source, url: str, target: Path) -> Path:
     """`url` -> `target`; what arrived of a broken transfer stays in NAME.part for the next."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
-    afresh = not part.exists()
+    again = False
     while True:
         whole = _persist(url, part)
         problem = source.problem(part)
@@ -134,18 +134,17 @@ def _download(source: Source, url: str, target: Path) -> Path:
             part.replace(target)
             return target
         part.unlink()
-        if afresh or whole:
+        if whole or again:
             raise _UnusableError(f"{problem}; removed")
-        afresh = True  # the part may have begun as another version of the file: once more, whole
+        again = True  # the part may have begun as another version of the file: once more, whole
 
 
 def _persist(url: str, part: Path) -> bool:
-    """Transfer with growing pauses until the whole file is there; True if nothing was resumed."""
+    """Transfer with growing pauses until all is there; True if it came in one piece."""
     failures = most = 0
-    whole = True
     while True:
         try:
-            return _transfer(url, part) and whole
+            return _transfer(url, part)
         except HTTPError as error:
             if error.code not in PASSING:
                 raise _UnusableError(f"HTTP {error.code} {error.reason}") from error
@@ -159,14 +158,13 @@ def _persist(url: str, part: Path) -> bool:
             reason = f"{cause}" or type(cause).__name__
         size = part.stat().st_size if part.exists() else 0
         failures, most = (0, size) if size > most else (failures + 1, most)
-        whole = size == 0
         if failures == ATTEMPTS:
             raise _UnusableError(f"{reason} (after {ATTEMPTS} attempts; {size} bytes are kept)")
         time.sleep(2.0**failures / 2)
 
 
 def _transfer(url: str, part: Path) -> bool:
-    """One attempt, continuing `part`; True if the server sent the file from its beginning."""
+    """One attempt, continuing `part`; True if the server sent all of the file."""
     start = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "robustvae"} | ({"Range": f"bytes={start}-"} if start else {})
     try:

@@ -32,7 +32,7 @@ def prepare(
     geometry = geometry_of(pictures, data.name, settings)
     skipped = 0
     if data.skip_bad:
-        pictures, skipped = without_bad(pictures)
+        pictures, skipped = without_bad(pictures, geometry)
     members = split(pictures, settings, data.limit)
     grey = "_grey" if settings.binarize in ("threshold", "static") else ""
     write_images(pictures.reader, geometry, {out / f"{s}{grey}.npy": members[s] for s in SPLITS})
@@ -109,10 +109,11 @@ def draw(strata: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray
     return np.sort(np.concatenate(picked))
 
 
-def without_bad(pictures: Pictures) -> tuple[Pictures, int]:
+def without_bad(pictures: Pictures, geometry: Geometry) -> tuple[Pictures, int]:
     """The pictures that can be decoded, and how many cannot."""
     everything = np.arange(len(pictures.labels))
-    good = _over(pictures.reader, _readable, list(_chunks(everything)), "check", len(everything))
+    work = functools.partial(_readable, geometry)
+    good = _over(pictures.reader, work, list(_chunks(everything)), "check", len(everything))
     kept = {name: members[good[members]] for name, members in pictures.splits.items()}
     if empty := [name for name, members in kept.items() if len(members) == 0]:
         raise UserError(f"data: none of the files for {empty[0]} is an image")
@@ -197,16 +198,17 @@ def _cores() -> int:
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
-def _readable(members: np.ndarray) -> np.ndarray:
-    return np.array([_broken(i) is None for i in members])
+def _readable(geometry: Geometry, members: np.ndarray) -> np.ndarray:
+    return np.array([_opens(geometry, i) for i in members])
 
 
-def _broken(i: int) -> Exception | None:
+def _opens(geometry: Geometry, i: int) -> bool:
+    reader = _opened["reader"]
     try:
-        _opened["reader"].image(i).load()
-    except BROKEN as error:
-        return error
-    return None
+        geometry.bring(reader.image(i), reader.name(i))
+    except BROKEN:
+        return False
+    return True
 
 
 def _fill(geometry: Geometry, task: tuple[Path, int, np.ndarray]) -> np.ndarray:
