@@ -130,7 +130,7 @@ def test_a_wrong_file_is_removed_and_reported(server: Server, library: Library) 
     assert str(error.value) == (
         f"download: set/a.gz could not be had: {server.url}: 14 bytes with md5 {found}, expected "
         f"{MD5[4:]}; removed. By hand: put the file with {MD5} at {library.cache}/set/a.gz, "
-        "run again"
+        "or name a mirror (data.mirror), and run again"
     )
     assert left(library) == []
 

@@ -78,7 +78,8 @@ class Library:
         wanted = choices[-1]
         raise UserError(
             f"download: {wanted.path} could not be had: {'; '.join(problems) or 'no address'}. "
-            f"By hand: put the file with {wanted.checksum} at {self.cache / wanted.path}, run again"
+            f"By hand: put the file with {wanted.checksum} at {self.cache / wanted.path}, or "
+            "name a mirror (data.mirror), and run again"
         )
 
     def deliver(self, source: Source, folder: Path) -> Path:
