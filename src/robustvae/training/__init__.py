@@ -1,6 +1,7 @@
 """Training: fit() a model to images, and what is to be said about it."""
 
 import csv
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -167,10 +168,11 @@ class Bar:
 
     def summary(self, row: Row) -> str:
         """The epoch in one line; speed with validation included."""
+        penalty = math.inf if row["val_divergence"] is None else row["val_divergence"]
         speed = self.images / (time.monotonic() - self.start)
         return (
             f"{self.label}  train {row['train_total']:.2f}  val {row['val_total']:.2f} "
-            f"(recon {row['val_recon']:.2f}, divergence {row['val_divergence'] or 0:.2f})  "
+            f"(recon {row['val_recon']:.2f}, divergence {penalty:.2f})  "
             f"lr {row['lr']:.2g}  {speed:,.0f} images/s"
         )
 

@@ -1,0 +1,560 @@
+"""The loop: every setting acts, schedules follow hand-worked numbers, faults stop it in words."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import stages.train
+import tiny
+import torch
+from conftest import ROOT, overlay
+from pydantic import BaseModel
+from tiny import TRAIN, VAL, content, fit
+
+from robustvae import divergences, params, resume, training
+from robustvae.errors import UserError
+from robustvae.model import Autoencoder
+from robustvae.params import LossSettings, TrainSettings
+from robustvae.prepared import Prepared
+from robustvae.training import loop
+from robustvae.training.schedule import best_epoch, clip_norm, learning_rate, stops_early
+from robustvae.training.source import Source, add_noise, batches, mix
+
+CPU = torch.device("cpu")
+
+# --- the no-op guard: for each key, settings to start from and a change that must be felt
+
+SHOT = {"train.mixture.fraction": 0.5}
+PLATEAU = {
+    "train.scheduler": {"name": "plateau", "patience": 1, "monitor": "val_divergence"},
+    "train.epochs": 5,
+}
+CAPACITY = {"loss.capacity": {"weight": 10.0, "start": 0.0, "max": 5.0, "steps": 5}}
+ACTS: dict[str, tuple[dict[str, Any], Any]] = {
+    "train.epochs": ({}, 2),
+    "train.batch_size": ({}, 8),
+    "train.lr": ({}, 0.02),
+    "train.optimizer": ({"train.weight_decay": 0.1}, "adamw"),
+    "train.weight_decay": ({}, 0.1),
+    "train.scheduler.name": ({}, "cosine"),
+    "train.scheduler.milestones": (
+        {"train.scheduler": {"name": "step", "milestones": [1]}},
+        [2],
+    ),
+    "train.scheduler.monitor": (PLATEAU, "val_total"),
+    "train.scheduler.patience": (PLATEAU, 2),
+    "train.scheduler.warmup": ({"train.scheduler.name": "cosine"}, 1),
+    "train.early_stopping": ({"train.lr": 1.0, "train.epochs": 6}, 1),
+    "train.grad_clip": ({}, 1.0),
+    "train.beta_warmup": ({}, 2),
+    "train.input_noise.name": (
+        {"train.input_noise": {"name": "dropout", "amount": 0.2}},
+        "gaussian",
+    ),
+    "train.input_noise.amount": ({"train.input_noise": {"name": "dropout", "amount": 0.2}}, 0.3),
+    "train.mixture.fraction": ({}, 0.5),
+    "train.mixture.corruption": (SHOT, "inverse"),
+    "train.mixture.severity": (SHOT, 1),
+    "train.mixture.target": (SHOT, "corrupted"),
+    "train.ema": ({}, 0.5),
+    "train.precision": ({}, "bf16"),
+    "loss.divergence": ({"loss.alpha": 0.5}, "renyi"),
+    "loss.alpha": ({}, 0.5),
+    "loss.beta": ({}, 2.0),
+    "loss.df": ({}, 3.0),
+    "loss.capacity.weight": (CAPACITY, 20.0),
+    "loss.capacity.start": (CAPACITY, 1.0),
+    "loss.capacity.max": (CAPACITY, 0.2),
+    "loss.capacity.steps": (CAPACITY, 50),
+    "loss.prior.mu": ({}, 1.0),
+    "loss.prior.logvar": ({}, 1.0),
+}
+ELSEWHERE = {"train.mixture.source"}  # read by the stage: test_the_official_source_is_read
+
+
+def _keys(section: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, info in section.model_fields.items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _keys(inner, f"{prefix}.{name}")
+        else:
+            yield f"{prefix}.{name}"
+
+
+def _acts(key: str) -> bool:
+    """Does the change move the history, and for losses the weights themselves?"""
+    base, value = ACTS[key]
+    (rows, model), (other_rows, other) = fit(base), fit({**base, key: value})
+    if key.startswith("loss."):
+        return content(model) != content(other)
+    return rows != other_rows
+
+
+def test_every_key_of_train_and_loss_has_an_example() -> None:
+    keys = {*_keys(TrainSettings, "train"), *_keys(LossSettings, "loss")}
+    assert keys == {*ACTS, *ELSEWHERE}
+
+
+@pytest.mark.parametrize("key", ACTS)
+def test_setting_acts_on_training(key: str) -> None:
+    assert _acts(key)
+
+
+@pytest.mark.parametrize("key", ["loss.alpha", "loss.beta", "loss.divergence"])
+def test_the_guard_notices_a_detached_divergence(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    attached = divergences.Divergence.__call__
+    monkeypatch.setattr(
+        divergences.Divergence, "__call__", lambda self, q, p: attached(self, q, p).detach()
+    )
+    assert not _acts(key)
+
+
+def test_the_official_source_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Prepared(Path("absent"), {}, TRAIN, VAL, VAL, {"train": np.arange(len(TRAIN))})
+    mixture = tiny.settings(SHOT).train.mixture
+    official = mixture.model_copy(update={"source": "official"})
+    monkeypatch.setattr(stages.train.official, "verify", lambda *a: np.arange(len(TRAIN))[::-1])
+    monkeypatch.setattr(stages.train.official, "read", lambda *a: TRAIN[::-1])
+    index = np.array([3, 5])
+    assert (stages.train.corrupted(data, official, 0, index) == TRAIN[index]).all()
+    assert (stages.train.corrupted(data, mixture, 0, index) != TRAIN[index]).any()
+
+
+# --- streams
+
+
+def test_same_seed_same_losses_to_the_last_bit() -> None:
+    (rows, model), (again, other) = fit(), fit()
+    assert rows == again
+    assert content(model) == content(other)
+    assert fit({"run.seed": 1})[0] != rows
+
+
+@pytest.mark.parametrize("written", ["1e-5", "0.00001", "1.0e-05"])
+def test_spellings_of_a_number_train_alike(written: str, tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("  lr:"))
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace(line, f"  lr: {written}"))
+    lr = params.load(path).train.lr
+    assert fit({"train.lr": lr})[0] == fit({"train.lr": 1e-5})[0]
+
+
+def test_validation_images_do_not_move_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [row["train_total"] for row in fit()[0]]
+    monkeypatch.setattr(tiny, "VAL", tiny.images(33, 7))
+    assert [row["train_total"] for row in fit()[0]] == wanted
+
+
+def test_validation_repeats_itself() -> None:
+    rows, _ = fit({"train.lr": 1e-30, "train.epochs": 2, "model.likelihood.name": "bernoulli"})
+    assert rows[0]["val_total"] == rows[1]["val_total"]
+    assert rows[0]["train_total"] != rows[1]["train_total"]
+
+
+def test_dynamic_binarisation_draws_anew_per_batch_and_alike_in_validation() -> None:
+    source = Source(TRAIN, TRAIN, True, 0, CPU)
+    index = torch.arange(8)
+    (x, target), (y, _) = source.batch(index, 0), source.batch(index, 1)
+    assert x is target
+    assert set(x.unique().tolist()) == {0, 1}
+    assert (x != y).any()
+    assert (source.batch(index, 1)[0] == y).all()
+
+
+def test_an_unchanged_image_is_drawn_as_its_target() -> None:
+    other = TRAIN.copy()
+    other[0] = 255 - other[0]
+    x, target = Source(other, TRAIN, True, 0, CPU).batch(torch.arange(8), 0)
+    assert (x[0] != target[0]).any()
+    assert (x[1:] == target[1:]).all()
+
+
+# --- batches, noise, mixture
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [(43, 16, [16, 16, 11]), (33, 16, [16, 17]), (32, 16, [16, 16]), (1, 16, [1]), (3, 1, [1] * 3)],
+)
+def test_no_image_is_left_out_and_none_is_alone(count: int, size: int, sizes: list[int]) -> None:
+    parts = batches(torch.arange(count), size)
+    assert [len(p) for p in parts] == sizes
+    assert torch.cat(parts).tolist() == list(range(count))
+
+
+def test_batch_norm_trains_on_a_set_that_leaves_one_image_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiny, "TRAIN", TRAIN[:33])
+    net = {"name": "conv", "channels": [4, 4], "depth": None}
+    rows, _ = fit({"model.architecture": net, "train.epochs": 1})
+    assert math.isfinite(rows[0]["val_total"] or math.nan)
+
+
+def test_a_batch_of_one_with_batch_norm_is_refused() -> None:
+    net = {"name": "conv", "channels": [4, 4]}
+    with pytest.raises(UserError, match=r"train\.batch_size: batch norm needs at least 2"):
+        fit({"model.architecture": net, "train.batch_size": 1})
+
+
+def test_dropout_noise_zeroes_whole_pixels_and_rescales_none() -> None:
+    x = torch.rand(200, 3, 8, 8) + 0.1
+    noise = tiny.settings({"train.input_noise": {"name": "dropout", "amount": 0.25}}).train
+    y = add_noise(x, noise.input_noise, torch.Generator().manual_seed(0))
+    gone = y == 0
+    assert (gone.all(1) == gone.any(1)).all()
+    assert (y[~gone] == x[~gone]).all()
+    assert abs(gone.float().mean() - 0.25) < 0.02  # 12,800 pixels: five standard deviations
+
+
+def test_gaussian_noise_has_the_given_deviation() -> None:
+    noise = tiny.settings({"train.input_noise": {"name": "gaussian", "amount": 0.3}}).train
+    y = add_noise(torch.zeros(100, 1, 16, 16), noise.input_noise, torch.Generator().manual_seed(0))
+    assert abs(y.std() - 0.3) < 0.01
+    assert abs(y.mean()) < 0.01
+
+
+def test_noise_is_for_training_inputs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    plain = loop.losses
+
+    def watch(model: Autoencoder, x: torch.Tensor, target: torch.Tensor, **how: Any) -> Any:
+        seen.append((model.training, (x != target).any().item(), (target > 0.99).any().item()))
+        return plain(model, x, target, **how)
+
+    monkeypatch.setattr(loop, "losses", watch)
+    fit({"train.epochs": 1, "train.input_noise": {"name": "dropout", "amount": 0.5}})
+    assert {(train, noisy) for train, noisy, _ in seen} == {(True, True), (False, False)}
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 1 / 3, 0.5, 1.0])
+def test_mixture_replaces_an_exact_share(fraction: float) -> None:
+    s = tiny.settings({"train.mixture": {"fraction": fraction, "corruption": "inverse"}})
+    mixed, index = mix(TRAIN, tiny.corrupted(s), s.train.mixture, 0, "none", 0.5)
+    changed = np.flatnonzero((mixed != TRAIN).any((1, 2, 3)))
+    assert len(index) == math.floor(fraction * 43 + 0.5)
+    assert changed.tolist() == index.tolist()
+
+
+def test_mixture_is_binarised_as_the_images_were() -> None:
+    s = tiny.settings(SHOT)
+    black = (TRAIN > 127).astype(np.uint8) * 255
+    mixed, index = mix(black, tiny.corrupted(s), s.train.mixture, 0, "threshold", 0.5)
+    assert set(np.unique(mixed)) == {0, 255}
+    assert (np.delete(mixed, index, 0) == np.delete(black, index, 0)).all()
+
+
+@pytest.mark.parametrize(("target", "clean"), [("clean", True), ("corrupted", False)])
+def test_mixture_target(target: str, clean: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = []
+    plain = loop.losses
+
+    def watch(model: Autoencoder, x: torch.Tensor, y: torch.Tensor, **how: Any) -> Any:
+        pairs.append((x, y))
+        return plain(model, x, y, **how)
+
+    monkeypatch.setattr(loop, "losses", watch)
+    fit({"train.mixture": {"fraction": 1.0, "target": target}, "train.epochs": 1})
+    x, y = pairs[0]
+    originals = {image.tobytes() for image in TRAIN}
+    assert all(((i * 255).round().byte().numpy().tobytes() in originals) == clean for i in y)
+    assert (x == y).all().item() is not clean
+
+
+# --- schedules, against numbers worked by hand
+
+
+def _rates(changes: dict[str, Any], rows: list[dict[str, Any]] | None = None) -> list[float]:
+    train = tiny.settings({"train.lr": 0.1, **changes}).train
+    return [learning_rate(train, e, (rows or [])[:e]) for e in range(train.epochs)]
+
+
+def test_step_divides_by_ten_after_each_milestone() -> None:
+    steps = {"train.scheduler": {"name": "step", "milestones": [2, 3]}, "train.epochs": 5}
+    assert _rates(steps) == pytest.approx([0.1, 0.1, 0.01, 0.001, 0.001])
+
+
+def test_cosine_with_warmup() -> None:
+    cosine = {"train.scheduler": {"name": "cosine", "warmup": 1}, "train.epochs": 5}
+    # half of lr, then lr * (1 + cos(pi k/4)) / 2 for k = 0 .. 3
+    assert _rates(cosine) == pytest.approx([0.05, 0.1, 0.0853553391, 0.05, 0.0146446609])
+
+
+def test_plateau_divides_by_ten_after_patience_epochs_without_a_minimum() -> None:
+    plateau = {
+        "train.scheduler": {"name": "plateau", "patience": 2, "monitor": "val_recon"},
+        "train.epochs": 8,
+    }
+    values = [5, 4, 4, 6, 3, 3, None, 2]  # None: infinite
+    rows = [{"val_recon": v, "val_total": -i} for i, v in enumerate(values)]
+    assert _rates(plateau, rows) == pytest.approx([0.1] * 4 + [0.01] * 3 + [0.001])
+
+
+def test_the_optimiser_gets_the_rate() -> None:
+    steps = {"train.scheduler": {"name": "step", "milestones": [1]}, "train.lr": 0.1}
+    assert [row["lr"] for row in fit(steps)[0]] == pytest.approx([0.1, 0.01, 0.01])
+
+
+def test_beta_warms_up_linearly(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    plain = divergences.Objective.__call__
+
+    def watch(self: Any, recon: Any, divergence: Any, step: int, warmup: float = 1.0) -> Any:
+        seen.append(warmup)
+        return plain(self, recon, divergence, step, warmup)
+
+    monkeypatch.setattr(divergences.Objective, "__call__", watch)
+    rows, _ = fit({"train.beta_warmup": 2, "loss.beta": 3.0})
+    # three batches an epoch; validation counts the whole of beta, in its one batch and for the set
+    whole = [1.0, 1.0]
+    assert seen == pytest.approx(
+        [0, 1 / 6, 2 / 6, *whole, 3 / 6, 4 / 6, 5 / 6, *whole, 1, 1, 1, *whole]
+    )
+    assert [row["beta"] for row in rows] == [1.5, 3.0, 3.0]
+
+
+def test_capacity_counts_optimiser_steps_only() -> None:
+    rows, _ = fit(CAPACITY | {"loss.capacity.steps": 10})
+    last = rows[-1]  # three epochs of three steps: C = 5 * 9/10
+    gap = abs((last["val_divergence"] or 0) - 4.5)
+    assert last["val_total"] == pytest.approx((last["val_recon"] or 0) + 10 * gap)
+
+
+def test_early_stopping_and_best_epoch() -> None:
+    rows = [{"val_total": v} for v in (3.0, 1.0, 2.0, 1.0)]
+    assert best_epoch(rows) == 1
+    assert [stops_early(rows[:n], 2) for n in range(5)] == [False, False, False, False, True]
+    assert not stops_early(rows, None)
+
+
+def test_training_stops_early_and_returns_the_best_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    totals = iter([5.0, 3.0, 4.0, 4.0, 1.0])
+    weights = []
+
+    def validate(self: loop.Trainer) -> Any:
+        weights.append(content(self.model))
+        return {"val_recon": 0.0, "val_divergence": 0.0, "val_total": next(totals)}
+
+    monkeypatch.setattr(loop.Trainer, "validate", validate)
+    rows, model = fit({"train.epochs": 5, "train.early_stopping": 2})
+    assert [row["val_total"] for row in rows] == [5, 3, 4, 4]
+    assert content(model) == weights[1] != weights[3]
+
+
+# --- optimisation
+
+
+def test_average_of_weights_against_a_hand_worked_one() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(1.0)
+    average = loop.Average(model, 0.2)
+    for step, value in ((1, 2.0), (2, 4.0)):
+        model.weight.data.fill_(value)
+        average.update(step)
+    # decay min(0.2, 2/11) then min(0.2, 3/12): 1 * 2/11 + 2 * 9/11 = 20/11; 0.2 * 20/11 + 0.8 * 4
+    assert average.values[0].item() == pytest.approx(0.2 * 20 / 11 + 3.2)
+    with average.applied():
+        assert model.weight.item() == pytest.approx(0.2 * 20 / 11 + 3.2)
+    assert model.weight.item() == 4
+
+
+def test_validation_and_the_final_model_use_the_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    plain = loop.Trainer.validate
+
+    def validate(self: loop.Trainer) -> Any:
+        assert self.average is not None
+        held = [v.clone() for v in self.average.values]  # inside, these are the raw weights
+        seen.append((content(self.model), b"".join(v.numpy().tobytes() for v in held)))
+        return plain(self)
+
+    monkeypatch.setattr(loop.Trainer, "validate", validate)
+    rows, model = fit({"train.ema": 0.9})
+    averaged, raw = seen[best_epoch(rows)]
+    assert content(model) == averaged != raw
+
+
+def test_gradients_are_clipped_to_the_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms = []
+    clip = loop.clip_grads_with_norm_
+
+    def watch(parameters: Any, largest: float, norm: torch.Tensor) -> None:
+        clip(parameters, largest, norm)
+        norms.append(torch.nn.utils.get_total_norm([p.grad for p in parameters]).item())
+
+    monkeypatch.setattr(loop, "clip_grads_with_norm_", watch)
+    rows, _ = fit({"train.grad_clip": 2.0, "train.epochs": 1})
+    assert norms == pytest.approx([2.0] * 3, rel=1e-3)
+    assert (rows[0]["grad_norm"] or 0) > 2  # the history has the norm before clipping
+
+
+@pytest.mark.parametrize(
+    ("changes", "clips"),
+    [
+        ({}, False),
+        ({"loss.df": 3.0}, True),
+        ({"loss.df": 3.0, "train.grad_clip": None}, False),
+        ({"train.grad_clip": 5.0}, True),
+    ],
+)
+def test_automatic_clipping_is_for_gamma(changes: dict[str, Any], clips: bool) -> None:
+    s = tiny.settings(changes)
+    assert (clip_norm(s.train, s.loss) is not None) == clips
+
+
+def test_device_and_precision() -> None:
+    assert training.setup(tiny.settings({"run.device": "auto"}).run).type in ("cpu", "cuda", "mps")
+    assert training.precision("auto", CPU) == "fp32"
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match=r"run\.device: cuda is not available"):
+            training.setup(tiny.settings({"run.device": "cuda"}).run)
+
+
+# --- what is written
+
+
+def test_history_is_rewritten_after_each_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = []
+    monkeypatch.setattr(
+        training, "say", lambda text: lengths.append(len(path.read_text().splitlines()))
+    )
+    path = tmp_path / "history.csv"
+    fit(history=path)
+    assert lengths == [2, 3, 4]
+    header = path.read_text().splitlines()[0]
+    wanted = (
+        "epoch,lr,beta,train_recon,train_divergence,train_total,val_recon,val_divergence,val_total"
+    )
+    assert header.startswith(wanted)
+
+
+def test_an_infinite_divergence_at_beta_zero_is_an_empty_cell(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"loss\.alpha 5"):
+        rows, _ = fit(
+            {"loss.beta": 0.0, "loss.alpha": 50.0, "train.lr": 0.1}, history=tmp_path / "h.csv"
+        )
+    assert rows[-1]["train_divergence"] is None
+    assert "inf" not in (tmp_path / "h.csv").read_text().partition("\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "text"),
+    [
+        ({"loss.df": 2.05}, [{}], "loss.df 2.05: near 2"),
+        ({"loss.alpha": 0.5}, [{"alpha_saturation": 1e-5}], "alpha_saturation stayed below 0.001"),
+        ({}, [{"t3_effective_beta": 0.0582}], "nearly a Gaussian VAE with loss.beta 0.0582"),
+    ],
+)
+def test_warnings(changes: dict[str, Any], rows: list[Any], text: str) -> None:
+    (found,) = training.warnings(tiny.settings(changes).loss, rows)
+    assert text in found
+    assert training.warnings(tiny.settings().loss, [{}]) == []
+
+
+# --- faults
+
+
+def test_an_overflow_stops_at_its_step_and_can_be_replayed(tmp_path: Path) -> None:
+    keep = resume.Checkpoint(tmp_path, "d" * 64)
+    # lr 1e30 ruins the weights at step 0, which step 1 notices
+    with pytest.raises(UserError, match=r"training stopped at step 1, epoch 1: ") as error, keep:
+        fit({"train.lr": 1e30}, keep)
+    text = str(error.value)
+    (path,) = (tmp_path / "failures").iterdir()
+    assert str(path) in text
+    assert "\n" not in text
+    reason = text.split("epoch 1: ")[1].split("; to re-create")[0]
+    with pytest.raises(ArithmeticError) as again:
+        training.replay(path)
+    assert str(again.value) in reason
+
+
+@pytest.mark.parametrize("term", ["recon", "divergence"])
+def test_a_loss_that_is_not_finite_names_the_term(
+    term: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, count = loop.losses, iter(range(100))
+
+    def overflow(model: Autoencoder, *args: Any, **how: Any) -> Any:
+        terms, total = plain(model, *args, **how)
+        if next(count) == 2:
+            terms = terms._replace(**{term: getattr(terms, term) * math.inf})
+            total = total * math.inf
+        return terms, total
+
+    monkeypatch.setattr(loop, "losses", overflow)
+    with (
+        resume.Checkpoint(tmp_path, "d" * 64) as keep,
+        pytest.raises(UserError, match=rf"step 2, epoch 1: {term} is not finite \(recon .*total "),
+    ):
+        fit(keep=keep)
+
+
+def test_a_replayed_step_is_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With moving codebooks and batch norm, whose buffers the failed step has changed."""
+    plain, seen = loop.losses, []
+
+    def spoilt(model: Autoencoder, *args: Any, **how: Any) -> Any:
+        terms, total = plain(model, *args, **how)
+        seen.append((terms.recon.tolist(), total.item()))
+        return terms, total if len(seen) < 3 else total * math.nan
+
+    monkeypatch.setattr(loop, "losses", spoilt)
+    changes = {"model.latent.name": "vq", "model.architecture": {"name": "conv", "channels": [4]}}
+    keep = resume.Checkpoint(tmp_path, "d" * 64)
+    with pytest.raises(UserError, match="step 2"), keep:
+        fit(changes, keep)
+    _, terms, total = training.replay(next((tmp_path / "failures").iterdir()))
+    assert (terms.recon.tolist(), total.item()) == seen[-1]
+
+
+def test_an_infinite_divergence_stops_with_step_sample_and_image(tmp_path: Path) -> None:
+    changes = {"loss.alpha": 5.0, "train.lr": 0.3, "train.epochs": 20, "loss.beta": 1e-6}
+    keep = resume.Checkpoint(tmp_path, "d" * 64)
+    with (
+        pytest.warns(UserWarning, match=r"loss\.alpha 5"),
+        pytest.raises(
+            UserError, match=r"step \d+, epoch \d+: divergence infinite .*training image"
+        ),
+        keep,
+    ):
+        fit(changes, keep)
+
+
+def test_weights_are_untouched_by_the_failed_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+    fail = loop.Trainer.fail
+
+    def watch(self: loop.Trainer, *args: Any) -> Any:
+        held.append(all(p.isfinite().all() for p in self.model.parameters()))
+        fail(self, *args)
+
+    monkeypatch.setattr(loop.Trainer, "fail", watch)
+    plain = loop.losses
+    monkeypatch.setattr(
+        loop, "losses", lambda *a, **k: (lambda t: (t[0], t[1] * math.inf))(plain(*a, **k))
+    )
+    with resume.Checkpoint(tmp_path, "d" * 64) as keep, pytest.raises(UserError):
+        fit(keep=keep)
+    assert held == [True]
+
+
+@pytest.mark.parametrize("name", ["alpha", "renyi", "gamma", "t3"])
+def test_a_few_epochs_lower_the_loss(name: str) -> None:
+    changes: dict[str, Any] = {"loss.divergence": name, "train.epochs": 8}
+    if name in ("gamma", "t3"):
+        changes |= {"loss.df": 5.0, "model.likelihood": {"name": "gaussian", "variance": "fixed"}}
+    rows, _ = fit(changes)
+    assert rows[-1]["train_total"] < rows[0]["train_total"]
+
+
+def test_overlay_of_the_tests_reads_dotted_keys() -> None:
+    assert overlay({"a": {"b": 1}}, {"a.b": 2}) == {"a": {"b": 2}}
