@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import short
 import stages.train
-import tiny
 import torch
 from conftest import ROOT, overlay
 from pydantic import BaseModel
-from tiny import TRAIN, VAL, content, fit
+from short import TRAIN, VAL, content, fit
 
 from robustvae import divergences, params, resume, training
 from robustvae.errors import UserError
@@ -114,7 +114,7 @@ def test_the_guard_notices_a_detached_divergence(key: str, monkeypatch: pytest.M
 
 def test_the_official_source_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     data = Prepared(Path("absent"), {}, TRAIN, VAL, VAL, {"train": np.arange(len(TRAIN))})
-    mixture = tiny.settings(SHOT).train.mixture
+    mixture = short.settings(SHOT).train.mixture
     official = mixture.model_copy(update={"source": "official"})
     monkeypatch.setattr(stages.train.official, "verify", lambda *a: np.arange(len(TRAIN))[::-1])
     monkeypatch.setattr(stages.train.official, "read", lambda *a: TRAIN[::-1])
@@ -145,7 +145,7 @@ def test_spellings_of_a_number_train_alike(written: str, tmp_path: Path) -> None
 
 def test_validation_images_do_not_move_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = [row["train_total"] for row in fit()[0]]
-    monkeypatch.setattr(tiny, "VAL", tiny.images(33, 7))
+    monkeypatch.setattr(short, "VAL", short.images(33, 7))
     assert [row["train_total"] for row in fit()[0]] == wanted
 
 
@@ -189,7 +189,7 @@ def test_no_image_is_left_out_and_none_is_alone(count: int, size: int, sizes: li
 def test_batch_norm_trains_on_a_set_that_leaves_one_image_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tiny, "TRAIN", TRAIN[:33])
+    monkeypatch.setattr(short, "TRAIN", TRAIN[:33])
     net = {"name": "conv", "channels": [4, 4], "depth": None}
     rows, _ = fit({"model.architecture": net, "train.epochs": 1})
     assert math.isfinite(rows[0]["val_total"] or math.nan)
@@ -203,7 +203,7 @@ def test_a_batch_of_one_with_batch_norm_is_refused() -> None:
 
 def test_dropout_noise_zeroes_whole_pixels_and_rescales_none() -> None:
     x = torch.rand(200, 3, 8, 8) + 0.1
-    noise = tiny.settings({"train.input_noise": {"name": "dropout", "amount": 0.25}}).train
+    noise = short.settings({"train.input_noise": {"name": "dropout", "amount": 0.25}}).train
     y = add_noise(x, noise.input_noise, torch.Generator().manual_seed(0))
     gone = y == 0
     assert (gone.all(1) == gone.any(1)).all()
@@ -212,7 +212,7 @@ def test_dropout_noise_zeroes_whole_pixels_and_rescales_none() -> None:
 
 
 def test_gaussian_noise_has_the_given_deviation() -> None:
-    noise = tiny.settings({"train.input_noise": {"name": "gaussian", "amount": 0.3}}).train
+    noise = short.settings({"train.input_noise": {"name": "gaussian", "amount": 0.3}}).train
     y = add_noise(torch.zeros(100, 1, 16, 16), noise.input_noise, torch.Generator().manual_seed(0))
     assert abs(y.std() - 0.3) < 0.01
     assert abs(y.mean()) < 0.01
@@ -233,17 +233,17 @@ def test_noise_is_for_training_inputs_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 1 / 3, 0.5, 1.0])
 def test_mixture_replaces_an_exact_share(fraction: float) -> None:
-    s = tiny.settings({"train.mixture": {"fraction": fraction, "corruption": "inverse"}})
-    mixed, index = mix(TRAIN, tiny.corrupted(s), s.train.mixture, 0, "none", 0.5)
+    s = short.settings({"train.mixture": {"fraction": fraction, "corruption": "inverse"}})
+    mixed, index = mix(TRAIN, short.corrupted(s), s.train.mixture, 0, "none", 0.5)
     changed = np.flatnonzero((mixed != TRAIN).any((1, 2, 3)))
     assert len(index) == math.floor(fraction * 43 + 0.5)
     assert changed.tolist() == index.tolist()
 
 
 def test_mixture_is_binarised_as_the_images_were() -> None:
-    s = tiny.settings(SHOT)
+    s = short.settings(SHOT)
     black = (TRAIN > 127).astype(np.uint8) * 255
-    mixed, index = mix(black, tiny.corrupted(s), s.train.mixture, 0, "threshold", 0.5)
+    mixed, index = mix(black, short.corrupted(s), s.train.mixture, 0, "threshold", 0.5)
     assert set(np.unique(mixed)) == {0, 255}
     assert (np.delete(mixed, index, 0) == np.delete(black, index, 0)).all()
 
@@ -269,7 +269,7 @@ def test_mixture_target(target: str, clean: bool, monkeypatch: pytest.MonkeyPatc
 
 
 def _rates(changes: dict[str, Any], rows: list[dict[str, Any]] | None = None) -> list[float]:
-    train = tiny.settings({"train.lr": 0.1, **changes}).train
+    train = short.settings({"train.lr": 0.1, **changes}).train
     return [learning_rate(train, e, (rows or [])[:e]) for e in range(train.epochs)]
 
 
@@ -402,16 +402,16 @@ def test_gradients_are_clipped_to_the_norm(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_automatic_clipping_is_for_gamma(changes: dict[str, Any], clips: bool) -> None:
-    s = tiny.settings(changes)
+    s = short.settings(changes)
     assert (clip_norm(s.train, s.loss) is not None) == clips
 
 
 def test_device_and_precision() -> None:
-    assert training.setup(tiny.settings({"run.device": "auto"}).run).type in ("cpu", "cuda", "mps")
+    assert training.setup(short.settings({"run.device": "auto"}).run).type in ("cpu", "cuda", "mps")
     assert training.precision("auto", CPU) == "fp32"
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match=r"run\.device: cuda is not available"):
-            training.setup(tiny.settings({"run.device": "cuda"}).run)
+            training.setup(short.settings({"run.device": "cuda"}).run)
 
 
 # --- what is written
@@ -452,9 +452,9 @@ def test_an_infinite_divergence_at_beta_zero_is_an_empty_cell(tmp_path: Path) ->
     ],
 )
 def test_warnings(changes: dict[str, Any], rows: list[Any], text: str) -> None:
-    (found,) = training.warnings(tiny.settings(changes).loss, rows)
+    (found,) = training.warnings(short.settings(changes).loss, rows)
     assert text in found
-    assert training.warnings(tiny.settings().loss, [{}]) == []
+    assert training.warnings(short.settings().loss, [{}]) == []
 
 
 # --- faults
