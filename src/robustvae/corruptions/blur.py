@@ -2,7 +2,7 @@
 
 import functools
 import math
-from itertools import pairwise
+from itertools import chain
 
 import torch
 from torch import Generator, Tensor
@@ -35,22 +35,19 @@ def glass_blur(x: Tensor, p: tuple[float, int, int], rng: Generator, rules: Rule
 
 
 @functools.cache
-def _waves(height: int, width: int, reach: int) -> tuple[Tensor, list[int]]:
-    """Places to visit, in groups that touch disjoint pixels, and the groups' bounds.
+def _waves(height: int, width: int, reach: int) -> list[range]:
+    """Places to visit, in groups that touch disjoint pixels.
 
     The scan goes down the rows and columns from the end; a visit touches the square of side
     2 * reach around it. Visits that agree in 2 * reach * row + column touch disjoint squares, and
     none overtakes one that it overlaps: the result is that of the scan, in far fewer steps.
     """
-    h, w = torch.meshgrid(
-        torch.arange(height - reach, reach, -1),
-        torch.arange(width - reach, reach, -1),
-        indexing="ij",
-    )
-    key = (2 * reach * h + w).flatten()
-    order = torch.argsort(key, descending=True, stable=True)
-    _, counts = torch.unique_consecutive(key[order], return_counts=True)
-    return (h * width + w).flatten()[order], [0, *counts.cumsum(0).tolist()]
+    groups: dict[int, list[int]] = {}
+    for h in range(height - reach, reach, -1):
+        for w in range(width - reach, reach, -1):
+            groups.setdefault(2 * reach * h + w, []).append(h * width + w)
+    step = width - 2 * reach
+    return [range(groups[key][-1], groups[key][0] + 1, step) for key in sorted(groups)[::-1]]
 
 
 def _exchange(x: Tensor, reach: int, rng: Generator) -> Tensor:
@@ -64,20 +61,20 @@ def _exchange(x: Tensor, reach: int, rng: Generator) -> Tensor:
     else:  # whole pixels move: four bytes seen as one number
         packed = functional.pad(x.permute(2, 3, 0, 1), (0, 4 - channels)).contiguous()
         pixels = packed.view(torch.int32).view(-1, batch)
-    places, bounds = _waves(height, width, reach)
     steps = torch.arange(-reach, reach)
-    offsets = torch.cat(
-        [torch.zeros(4 * reach**2).long(), (steps[:, None] * width + steps).flatten()]
-    )
-    draw = torch.empty(len(places), batch, dtype=torch.int16)
-    draw.random_(0, len(offsets), generator=rng)
-    chosen = (offsets * batch).int().index_select(0, draw.flatten().int()).view(draw.shape)
-    partners = chosen + places[:, None] * batch + torch.arange(batch)
+    offsets = (steps[:, None] * width + steps).flatten() * batch
+    offsets = torch.cat([torch.zeros_like(offsets), offsets])
+    waves = _waves(height, width, reach)
+    places = torch.tensor(list(chain.from_iterable(waves)), dtype=torch.int64)
+    draws = torch.randint(len(offsets), (len(places) * batch,), dtype=torch.int32, generator=rng)
+    partners = offsets.index_select(0, draws).view(len(places), batch)
+    partners += places[:, None] * batch
+    partners += torch.arange(batch)
     flat = pixels.view(-1)
-    for a, b in pairwise(bounds):
-        place, partner = places[a:b], partners[a:b]
-        here = pixels.index_select(0, place)
-        pixels.index_copy_(0, place, flat.take(partner))
+    for wave, partner in zip(waves, torch.split(partners, [len(w) for w in waves]), strict=True):
+        place = pixels[wave.start : wave.stop : wave.step]
+        here = place.clone()
+        place.copy_(flat.take(partner))
         flat.put_(partner, here)
     if channels == 1:
         return pixels.T.reshape(x.shape)

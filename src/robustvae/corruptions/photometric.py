@@ -1,9 +1,11 @@
 """Changes of the grey levels: light, contrast, colour, coding."""
 
+import functools
 import io
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 from robustvae.corruptions import sampling
 from robustvae.corruptions.sampling import Rules
@@ -79,7 +81,7 @@ def jpeg_compression(x: Tensor, quality: int, rng: Generator, rules: Rules) -> T
 def fog(x: Tensor, p: tuple[float, float], rng: Generator, rules: Rules) -> Tensor:
     """A fractal map is added, and the sum scaled back to the brightest value of the image."""
     amount, decay = p
-    brightest = x.amax((1, 2, 3), keepdim=True).float()
+    brightest = x.float().flatten(1).amax(1).view(-1, 1, 1, 1)
     haze = _plasma(len(x), x.shape[2], x.shape[3], decay, rng)[:, None]
     return rules.levels((x + 255 * amount * haze) * (brightest / (brightest + 255 * amount)))
 
@@ -98,7 +100,7 @@ def _plasma(batch: int, height: int, width: int, decay: float, rng: Generator) -
     while grid.shape[1] < side // 8:
         grid = _refine(grid, amplitude, rng)
         amplitude /= decay
-    low, high = grid.amin((1, 2)), grid.amax((1, 2))
+    low, high = grid.flatten(1).aminmax(dim=1)
     rows, columns = _blocks(height), _blocks(width)
     grid = grid[:, torch.arange(-1, rows[0] + 1) % (side // 8)]
     grid = grid[:, :, torch.arange(-1, columns[0] + 1) % (side // 8)]
@@ -106,8 +108,9 @@ def _plasma(batch: int, height: int, width: int, decay: float, rng: Generator) -
         grid = _refine(grid, amplitude, rng)[:, 1 : last_row + 3, 1 : last_column + 3]
         amplitude /= decay
     crop = _refine(grid, amplitude, rng)[:, 2 : height + 2, 2 : width + 2]
-    low = torch.minimum(low, crop.amin((1, 2))).view(-1, 1, 1)
-    high = torch.maximum(high, crop.amax((1, 2))).view(-1, 1, 1)
+    lowest, highest = crop.flatten(1).aminmax(dim=1)
+    low = torch.minimum(low, lowest).view(-1, 1, 1)
+    high = torch.maximum(high, highest).view(-1, 1, 1)
     return (crop - low) / (high - low)
 
 
@@ -145,42 +148,54 @@ def canny_edges(x: Tensor, share: float, rng: Generator, rules: Rules) -> Tensor
     return rules.levels((1 - share) * x + share * edges)
 
 
+@functools.cache
+def _sobel(size: int) -> tuple[Tensor, Tensor]:
+    """Smoothing [1, 2, 1] and slope [-1, 0, 1] of one axis, edge repeated, after a Gaussian blur.
+
+    Outside the image the blur sees nothing, and is divided by the weight that lies inside.
+    """
+    gaussian = sampling.blur_matrix(size, 1.0, "zeros").double()
+    gaussian = gaussian / gaussian.sum(1, keepdim=True)
+    padded = functional.pad(gaussian.T, (1, 1), mode="replicate").T
+    ahead, here, behind = padded[2:], padded[1:-1], padded[:-2]
+    return (ahead + 2 * here + behind).float(), (ahead - behind).float()
+
+
 def _edges(x: Tensor, low: float = 0.1 * 255, high: float = 0.2 * 255) -> Tensor:
-    """Canny: blur, Sobel, thinning across the edge; weak edges stay where they touch strong."""
-    inside = sampling.blur(torch.ones(1, 1, *x.shape[2:]), 1.0, "zeros") + 2.2e-16
-    smooth = torch.nn.functional.pad(
-        sampling.blur(x, 1.0, "zeros") / inside, (1, 1, 1, 1), mode="replicate"
-    )
-    tall = smooth[..., :-2] + 2 * smooth[..., 1:-1] + smooth[..., 2:]
-    wide = smooth[..., :-2, :] + 2 * smooth[..., 1:-1, :] + smooth[..., 2:, :]
-    gy, gx = (tall[..., 2:, :] - tall[..., :-2, :]), (wide[..., 2:] - wide[..., :-2])
+    """Canny: blur, Sobel, thinning across the edge; weak edges stay where they touch strong.
+
+    Images are `[B, H*W]`, so that a neighbour is a shift; the outermost ring is never an edge.
+    """
+    height, width = x.shape[2:]
+    (smooth_y, slope_y), (smooth_x, slope_x) = _sobel(height), _sobel(width)
+    gy, gx = (slope_y @ x @ smooth_x.T).flatten(1), (smooth_y @ x @ slope_x.T).flatten(1)
     strength = torch.hypot(gy, gx)
+    margin, inside = width + 1, height * width - 2 * (width + 1)
 
     def near(dy: int, dx: int) -> Tensor:
-        height, width = strength.shape[2:]
-        return strength[..., 1 + dy : height - 1 + dy, 1 + dx : width - 1 + dx]
+        return strength.narrow(1, margin + dy * width + dx, inside)
 
-    gy, gx, here = gy[..., 1:-1, 1:-1], gx[..., 1:-1, 1:-1], near(0, 0)
+    gy, gx, here = gy.narrow(1, margin, inside), gx.narrow(1, margin, inside), near(0, 0)
     same = gy * gx >= 0
-    ay, ax = gy.abs(), gx.abs()
-    steep = ay >= ax
-    w = torch.minimum(ay, ax) / torch.maximum(ay, ax).clamp(min=1e-30)
+    gy, gx = gy.abs(), gx.abs()
+    steep = gy >= gx
+    w = torch.minimum(gy, gx) / torch.maximum(gy, gx).clamp_(min=1e-30)
     rising, falling = near(-1, 1), near(1, -1)
     ahead = torch.where(same, near(1, 1), torch.where(steep, falling, rising))
     behind = torch.where(same, near(-1, -1), torch.where(steep, rising, falling))
     ahead = torch.lerp(torch.where(steep, near(1, 0), near(0, 1)), ahead, w)
     behind = torch.lerp(torch.where(steep, near(-1, 0), near(0, -1)), behind, w)
-    thin = (ahead <= here) & (behind <= here)
-    weak = torch.nn.functional.pad(thin & (here >= low), (1, 1, 1, 1))
+    weak = functional.pad((torch.maximum(ahead, behind) <= here) & (here >= low), (margin, margin))
+    weak.view(-1, height, width)[:, :, [0, -1]] = False
     edges = weak & (strength >= high)
     while True:
-        grown = edges.clone()
-        grown[..., 1:, :] |= edges[..., :-1, :]
-        grown[..., :-1, :] |= edges[..., 1:, :]
-        wider = grown.clone()
-        wider[..., 1:] |= grown[..., :-1]
-        wider[..., :-1] |= grown[..., 1:]
-        wider &= weak
-        if torch.equal(wider, edges):
-            return edges
-        edges = wider
+        wider = edges.clone()
+        wider[:, 1:] |= edges[:, :-1]
+        wider[:, :-1] |= edges[:, 1:]
+        grown = wider.clone()
+        grown[:, width:] |= wider[:, :-width]
+        grown[:, :-width] |= wider[:, width:]
+        grown &= weak
+        if torch.equal(grown, edges):
+            return edges.view(x.shape)
+        edges = grown

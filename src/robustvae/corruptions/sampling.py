@@ -150,19 +150,18 @@ def motion(x: Tensor, degrees: Tensor, radius: float, sigma: float) -> Tensor:
     dx = torch.ceil(taps[:, None] * torch.cos(angles) - 0.5).long().numpy()  # [taps, B]
     dy = torch.ceil(taps[:, None] * torch.sin(angles) - 0.5).long().numpy()
     left, top = -min(dx.min(), 0), -min(dy.min(), 0)
-    rows = torch.arange(-top, height + max(dy.max(), 0)).clamp(0, height - 1)
+    rows = torch.arange(-top, height + max(dy.max(), 0) + 1).clamp(0, height - 1)
     columns = torch.arange(-left, width + max(dx.max(), 0)).clamp(0, width - 1)
-    padded = x.float()[order].index_select(2, rows).index_select(3, columns)
-    y = torch.zeros(x.shape)
-    for weight, across, down in zip(weights, dx, dy, strict=True):
-        changes = np.flatnonzero(np.diff(across) | np.diff(down)) + 1
-        edges = [0, *changes.tolist(), len(across)]
-        for a, b in pairwise(edges):
-            r, c = down[a] + top, across[a] + left
-            y[a:b].add_(padded[a:b, :, r : r + height, c : c + width], alpha=weight)
-    out = torch.empty_like(y)
-    out[order] = y
-    return out
+    places = (rows[:, None] * width + columns).flatten()
+    padded = x.flatten(0, 1).flatten(1).float().index_select(1, places)
+    padded = padded.view(*x.shape[:2], -1).index_select(0, order)
+    y = torch.zeros(*x.shape[:2], height * len(columns))  # rows as long as the padded ones
+    for weight, shift in zip(weights, (dy + top) * len(columns) + dx + left, strict=True):
+        changes = np.flatnonzero(np.diff(shift)) + 1
+        for a, b in pairwise([0, *changes.tolist(), len(shift)]):
+            y[a:b].add_(padded[a:b].narrow(2, int(shift[a]), y.shape[2]), alpha=weight)
+    y = y.view(*x.shape[:3], len(columns))[..., :width]
+    return y.index_select(0, torch.argsort(order))
 
 
 def by_pillow(x: Tensor, change: "Callable[[Image], Image]") -> Tensor:
