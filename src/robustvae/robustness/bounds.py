@@ -1,0 +1,264 @@
+"""Lower bounds of log p(x) in nats, and which of them may be reported as what."""
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from robustvae import metrics, seeding
+from robustvae.distributions import DiagNormal, Diagonal
+from robustvae.divergences import kl
+from robustvae.likelihoods import Bernoulli, Gaussian
+from robustvae.metrics import Summary, Values
+from robustvae.model import Autoencoder
+from robustvae.params import EvaluateSettings
+from robustvae.progress import track
+
+Images = NDArray[np.uint8] | NDArray[np.float32]  # [N, C, H, W]; float: already on [0, 1]
+FEW_DRAWS = 2  # an effective sample size below this leaves the importance-weighted bound very loose
+HEAVY_DF = 4  # up to this df, log-weights that grow like |z|^2 have no variance
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The latent noise of an evaluation: by name, the same for any batch size and device."""
+
+    seed: int
+
+    def standard(self, q: Diagonal, *name: str | int) -> Tensor:
+        """Draws of q's family at location 0 and scale 1, [N, Z]."""
+        zeros = torch.zeros(q.mu.shape)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeding.seed(self.seed, "evaluate", *name))
+            return dataclasses.replace(q, mu=zeros, logvar=zeros).rsample().to(q.mu)
+
+
+def slices(count: int, size: int) -> list[slice]:
+    """Consecutive batches."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def pixels(model: Autoencoder, images: Images, where: slice) -> Tensor:
+    """A batch as float32 on [0, 1], on the model's device."""
+    batch = torch.from_numpy(np.array(images[where]))  # a copy: files are mapped read-only
+    batch = batch.to(next(model.parameters()).device)
+    return batch.float() / 255 if batch.dtype == torch.uint8 else batch
+
+
+def select(q: Diagonal, where: slice) -> Diagonal:
+    """The posteriors of a batch."""
+    return dataclasses.replace(q, mu=q.mu[where], logvar=q.logvar[where])
+
+
+def shifted(q: Diagonal, draw: Tensor) -> Tensor:
+    """Draws of q from draws of its family at location 0 and scale 1."""
+    return q.mu + (0.5 * q.logvar).exp() * draw
+
+
+@torch.inference_mode()
+def posteriors(model: Autoencoder, images: Images, size: int) -> Diagonal | None:
+    """Posteriors of all images, parameters [N, Z]; None for vq."""
+    if model.family == "vq":
+        return None
+    parts = [model.posterior(pixels(model, images, w)) for w in slices(len(images), size)]
+    mu, logvar = (torch.cat([getattr(q, name) for q in parts]) for name in ("mu", "logvar"))
+    return dataclasses.replace(parts[0], mu=mu, logvar=logvar)
+
+
+def elbo(
+    model: Autoencoder, x: Tensor, q: Diagonal | None, draw: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """E log p(x|z) and KL(q || p) of each image, [B], from one draw; closed for the KL of normals.
+
+    vq has one deterministic code and a uniform prior: nothing is drawn, the KL is its length.
+    """
+    if q is None or draw is None:
+        z = model.quantise(x)
+        fit = model.likelihood.log_prob(x, model.decode(z), z)
+        return fit, fit - model.log_weights(x, 1)[0]
+    z, p = shifted(q, draw), model.prior(None)
+    fit = model.likelihood.log_prob(x, model.decode(z), z)
+    if isinstance(q, DiagNormal):
+        inputs = (t.to(fit.dtype) for t in (q.mu, q.logvar, p.mu, p.logvar))
+        return fit, kl(*inputs).sum(-1)
+    return fit, q.log_prob(z) - p.log_prob(z)
+
+
+def score(model: Autoencoder, x: Tensor, q: Diagonal | None, draw: Tensor | None) -> Tensor:
+    """Negative ELBO that tells corrupted from clean images, [B].
+
+    From z = mu + s u and its mirror image mu - s u, u being the same for an image and its
+    corruptions: what is odd in u cancels within the pair, most of the rest in a difference.
+    """
+    if draw is None:
+        fit, rate = elbo(model, x, q, None)
+        return rate - fit
+    pair = [elbo(model, x, q, u) for u in (draw, -draw)]
+    return 0.5 * (pair[0][1] - pair[0][0] + pair[1][1] - pair[1][0])
+
+
+@torch.inference_mode()
+def mean_elbo(
+    model: Autoencoder, images: Images, q: Diagonal | None, samples: int, size: int, draws: Draws
+) -> tuple[Values, Values]:
+    """E log p(x|z) and KL(q || p) of each image, [N], from `samples` draws."""
+    total = np.zeros((2, len(images)))
+    count = 1 if q is None else samples
+    for k in track(range(count), "ELBO", unit="draw"):
+        noise = None if q is None else draws.standard(q, "elbo", k)
+        for where in slices(len(images), size):
+            part = None if q is None else select(q, where)
+            draw = None if noise is None else noise[where]
+            terms = elbo(model, pixels(model, images, where), part, draw)
+            total[:, where] += torch.stack(terms).cpu().numpy()
+    return total[0] / count, total[1] / count
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Importance-weighted bound of each image, [N]."""
+
+    bound: Values
+    alternative: Values  # under the law that samples are drawn from, for t3 not the prior
+    effective: Values  # effective number of draws, 1 .. K
+
+
+@torch.inference_mode()
+def importance_weighted(
+    model: Autoencoder, images: Images, q: Diagonal, samples: int, size: int, draws: Draws
+) -> Weighted:
+    r""":math:`\log \frac1K \sum_k w_k`, w = p(x|z) p(z) / q(z|x), running logsumexp over draws."""
+    laws = model.prior(None), model.generating_prior()
+    first, second, other = (np.full(len(images), -np.inf) for _ in range(3))
+    for k in track(range(samples), f"importance-weighted bound, K = {samples}", unit="draw"):
+        noise = draws.standard(q, "weighted", k)
+        for where in slices(len(images), size):
+            part, x = select(q, where), pixels(model, images, where)
+            z = shifted(part, noise[where])
+            fit = model.likelihood.log_prob(x, model.decode(z), z) - part.log_prob(z)
+            weight, changed = ((fit + law.log_prob(z)).double().cpu().numpy() for law in laws)
+            first[where] = np.logaddexp(first[where], weight)
+            second[where] = np.logaddexp(second[where], 2 * weight)
+            other[where] = np.logaddexp(other[where], changed)
+    count = math.log(samples)
+    return Weighted(first - count, other - count, np.exp(2 * first - second))
+
+
+def dequantised(images: NDArray[np.uint8], seed: int) -> NDArray[np.float32]:
+    """(k + u) / 256 with u uniform on [0, 1): their density bounds the code length of 8 bits."""
+    noise = seeding.numpy_rng(seed, "evaluate", "dequantise").random(images.shape)
+    return ((images + noise) / 256).astype(np.float32)
+
+
+@dataclass
+class Report:
+    """Values with standard errors over images, why some are missing, what a reader must know."""
+
+    values: dict[str, Summary | None] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    facts: dict[str, str | bool | int | float] = field(default_factory=dict)
+    cost: float | None = None  # of the importance-weighted bound, seconds per image
+
+    def put(self, name: str, values: Values | None, reason: str | None = None) -> None:
+        """Mean and its standard error, or null where there is a reason or a value is not finite."""
+        if values is not None and reason is None and not np.isfinite(values).all():
+            wrong = int((~np.isfinite(values)).sum())
+            reason = f"not finite for {wrong} of {len(values)} images"
+        self.values[name] = None if reason or values is None else metrics.mean(values)
+        if reason:
+            self.reasons[name] = reason
+
+
+def no_elbo(model: Autoencoder) -> str | None:
+    """Why a Monte-Carlo ELBO of this model means nothing, or None."""
+    df = model.loss_settings.df
+    gaussian = isinstance(model.likelihood, Gaussian)
+    if model.loss_settings.kind == "gamma" and df <= HEAVY_DF and gaussian:
+        return (
+            f"the Monte-Carlo ELBO has infinite variance for loss.df {df:g} <= {HEAVY_DF} with a "
+            "gaussian likelihood; read the importance-weighted bound"
+        )
+    return None
+
+
+def likelihood(
+    model: Autoencoder,
+    images: NDArray[np.uint8],
+    q: Diagonal | None,
+    binary: bool,
+    settings: EvaluateSettings,
+    draws: Draws,
+) -> Report:
+    """What may be said about log p(x) of the first iwae_images, whose posteriors are q (None: vq)."""
+    report, size = Report(), settings.batch_size
+    weighted, count = f"iwae_{settings.iwae_samples}", settings.iwae_images or len(images)
+    images, q = images[:count], None if q is None else select(q, slice(0, count))
+    fit, rate = mean_elbo(model, images, q, settings.elbo_samples, size, draws)
+    report.facts["images"] = len(images)
+    if not model.likelihood.proper(binary):
+        report.put("bernoulli_cross_entropy", -fit)
+        for name in ("elbo", weighted, "log_likelihood", "bits_per_dim"):
+            report.put(name, None, "the cross-entropy of grey pixels is no normalised likelihood")
+        return report
+    reason = no_elbo(model)
+    report.put("elbo", fit - rate, reason)
+    best = _bound(model, images, q, settings, draws, report, weighted)
+    source = "elbo" if best is None else weighted
+    report.put("log_likelihood", fit - rate if best is None else best, report.reasons.get(source))
+    density = not isinstance(model.likelihood, Bernoulli)
+    report.facts |= {"log_likelihood_is": source, "density_only": density}
+    dimensions = math.prod(images.shape[1:]) * math.log(2)
+    if not density:
+        values = fit - rate if best is None else best
+        report.put("bits_per_dim", -values / dimensions, report.reasons.get(source))
+    elif binary:
+        report.put("bits_per_dim", None, "a density of binary pixels is no code length")
+    else:
+        noisy = dequantised(images, draws.seed)
+        part = posteriors(model, noisy, size)
+        aside = Report()  # the same bound, of other pixels
+        best = _bound(model, noisy, part, settings, draws, aside, weighted)
+        if best is None:
+            fit, rate = mean_elbo(model, noisy, part, settings.elbo_samples, size, draws)
+            best = fit - rate
+        report.put("bits_per_dim", 8 - best / dimensions, reason if source == "elbo" else None)
+    return report
+
+
+def _bound(
+    model: Autoencoder,
+    images: Images,
+    q: Diagonal | None,
+    settings: EvaluateSettings,
+    draws: Draws,
+    report: Report,
+    name: str,
+) -> Values | None:
+    """Add the importance-weighted bound to the report and return it, None where there is none."""
+    if q is None:
+        report.put(name, None, "vq: the code is deterministic, there is nothing to weight")
+        return None
+    if settings.iwae_samples == 0:
+        return None
+    start = time.perf_counter()
+    result = importance_weighted(
+        model, images, q, settings.iwae_samples, settings.batch_size, draws
+    )
+    report.cost = (time.perf_counter() - start) / len(images)
+    report.put(name, result.bound)
+    if model.loss_settings.kind == "t3":
+        report.put(f"iwae_alt_prior_{settings.iwae_samples}", result.alternative)
+    report.put("effective_samples", result.effective)
+    mean = result.effective.mean()
+    if mean < FEW_DRAWS:
+        report.warnings.append(
+            f"the importance-weighted bound is very loose: of {settings.iwae_samples} draws only "
+            f"{mean:.2f} count (effective sample size below {FEW_DRAWS})"
+        )
+    return result.bound

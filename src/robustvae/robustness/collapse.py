@@ -1,0 +1,137 @@
+"""Does the model use its latents: active units, KL per dimension, mutual information, codes."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from robustvae.distributions import DiagNormal, Diagonal
+from robustvae.divergences import kl
+from robustvae.latents import perplexity
+from robustvae.model import Autoencoder
+from robustvae.robustness.bounds import Draws, pixels, select, shifted, slices
+
+ACTIVE = (
+    0.01  # a dimension is active when the variance of its posterior mean over images exceeds this
+)
+PAIRS = 1000  # images the aggregate posterior is estimated from
+ROWS = 50  # images compared with all others at a time
+NODES = 64  # quadrature nodes for the KL of Student-t marginals
+
+
+def spread(q: Diagonal) -> Tensor:
+    """Variance of the posterior mean over images, [Z]; 0 in inactive dimensions."""
+    variance = q.mean.double().var(0, unbiased=False)
+    return torch.where(variance > ACTIVE, variance, 0.0)
+
+
+def kl_per_dim(q: Diagonal, p: Diagonal) -> Tensor:
+    """KL of each dimension's marginal posterior from its marginal prior, mean over images, [Z].
+
+    In nats; closed for normals, otherwise by the midpoint rule in the posterior's probabilities.
+    """
+    if isinstance(q, DiagNormal):
+        return kl(q.mu.double(), q.logvar.double(), p.mu.double(), p.logvar.double()).mean(0)
+    u = (torch.arange(NODES, dtype=torch.float64, device=q.mu.device) + 0.5) / NODES
+    total = torch.zeros(q.mu.shape[1:], dtype=torch.float64, device=q.mu.device)
+    for node in u:
+        z = q.quantile(node.reshape(1))
+        total += (_marginal(q, z) - _marginal(p, z)).mean(0)
+    return total / NODES
+
+
+def _marginal(law: Diagonal, z: Tensor) -> Tensor:
+    """Log-density of each dimension on its own, [N, Z]."""
+    alone = dataclasses.replace(law, mu=law.mu.unsqueeze(-1), logvar=law.logvar.unsqueeze(-1))
+    return alone.log_prob(z.unsqueeze(-1))
+
+
+def information(q: Diagonal, p: Diagonal, draws: Draws) -> dict[str, float]:
+    r"""Mutual information of image and latent, and the gap KL(aggregate posterior || p), in nats.
+
+    With :math:`q(z) = \frac1M \sum_j q(z|x_j)` over the first M = 1000 images and one draw from
+    each: means of log q(z|x) - log q(z) and of log q(z) - log p(z). The first cannot exceed log M;
+    where it comes near, it is too small and the gap too large.
+    """
+    q = select(q, slice(0, PAIRS))
+    count = len(q.mu)
+    z = shifted(q, draws.standard(q, "information"))
+    rows = [z[start : start + ROWS].unsqueeze(1) for start in range(0, count, ROWS)]
+    aggregate = torch.cat([torch.logsumexp(q.log_prob(row), 1) for row in rows]) - math.log(count)
+    return {
+        "mutual_information": float((q.log_prob(z) - aggregate).mean()),
+        "mutual_information_at_most": math.log(count),
+        "aggregate_gap": float((aggregate - p.log_prob(z)).mean()),
+    }
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """What is reported, and whether the model has collapsed, in words."""
+
+    values: dict[str, float]
+    verdict: str
+    collapsed: bool
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """What stands beside every headline."""
+        names = ("active_units", "perplexity")
+        return {name: self.values[name] for name in names if name in self.values}
+
+
+def latents(
+    model: Autoencoder, images: NDArray[np.uint8], q: Diagonal | None, size: int, draws: Draws
+) -> tuple[Collapse, dict[str, NDArray[Any]]]:
+    """How the test images use the latents, and the arrays that figures of them need."""
+    if q is None:
+        counts = np.zeros(model.settings.latent.codes, dtype=np.int64)
+        with torch.inference_mode():
+            for where in slices(len(images), size):
+                used = model.codes(pixels(model, images, where)).flatten().cpu().numpy()
+                counts += np.bincount(used, minlength=len(counts))
+        return codes(counts), {"code_counts": counts}
+    p = model.generating_prior()
+    arrays = {
+        "mu": q.mu,
+        "logvar": q.logvar,
+        "df": torch.tensor(getattr(q, "df", 0.0)),
+        "prior_mu": p.mu,
+        "prior_logvar": p.logvar,
+        "prior_df": torch.tensor(getattr(p, "df", 0.0)),
+        "kl_per_dim": kl_per_dim(q, p),
+    }
+    found = {name: array.float().cpu().numpy() for name, array in arrays.items()}
+    found["active"] = (spread(q) > 0).cpu().numpy()
+    return continuous(q, p, draws), found
+
+
+def continuous(q: Diagonal, p: Diagonal, draws: Draws) -> Collapse:
+    """Of posteriors [N, Z]; p is the law that samples are drawn from: at no cost."""
+    active, size = int((spread(q) > 0).sum()), q.mu.shape[1]
+    values: dict[str, float] = {"active_units": active, "latent_dim": size}
+    values |= {"kl_sum_of_dims": float(kl_per_dim(q, p).sum()), **information(q, p, draws)}
+    used = f"{active} of {size} latent dimensions vary with the image (variance of mu > {ACTIVE})"
+    if active == 0:
+        return Collapse(values, f"collapsed: {used}; every image gets the same code", True)
+    if active <= size // 8:
+        return Collapse(values, f"collapsed but for a few dimensions: only {used}", True)
+    if active < size:
+        return Collapse(values, f"partly unused: {used}", False)
+    return Collapse(values, f"not collapsed: all {used}", False)
+
+
+def codes(counts: NDArray[np.int64]) -> Collapse:
+    """Of a codebook, from how often the test images use each code, [codes]."""
+    size, dead = len(counts), int((counts == 0).sum())
+    effective = float(perplexity(torch.from_numpy(counts).double()))
+    used = f"{size - dead} of {size} codes in use, perplexity {effective:.1f}"
+    values = {"codes": size, "dead_codes": dead, "perplexity": effective}
+    if effective < 2:
+        return Collapse(values, f"collapsed: {used}", True)
+    return Collapse(values, f"not collapsed: {used}", False)

@@ -1,0 +1,150 @@
+"""Evaluate the model: losses, likelihood, use of the latents, robustness to every corrupted set."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from robustvae import checkpoint, files, params, prepared, robustness, training
+from robustvae.metrics import Summary
+from robustvae.params import RunSettings
+from robustvae.prepared import SPLITS, Prepared
+from robustvae.robustness import bounds, collapse, table
+from robustvae.robustness.bounds import Draws, Report
+from robustvae.training import say
+from stages import CORRUPTED, MODELS, PREPARED, REPORTS, run
+
+LOSSES = ("recon", "divergence", "total", "mse")
+KEPT = ("neg_elbo", "e_den", "ssim_den")  # quantities whose values per image are kept
+CLEAN = {"name": "clean", "corruption": "clean", "group": "clean", "severity": 0, "default": True}
+HALF = float(np.finfo(np.float16).max)
+
+
+def main() -> None:
+    """Write {metrics,evaluation}.json, {losses,robustness}.csv, {latents,scores}.npz."""
+    settings = params.load().evaluate
+    data, model = prepared.load(PREPARED), checkpoint.load(MODELS)
+    running = RunSettings.model_validate(model.config["run"])
+    model.to(training.setup(running), memory_format=torch.channels_last)
+    draws, size = Draws(running.seed), settings.batch_size
+    images = {s: _seen(data, getattr(data, s), s, running.seed) for s in SPLITS}
+    q = {s: bounds.posteriors(model, images[s], size) for s in SPLITS}
+    losses = {s: robustness.losses(model, images[s], q[s], s, size, draws) for s in SPLITS}
+    binary = data.info["binarize"] != "none"
+    likelihood = bounds.likelihood(model, images["test"], q["test"], binary, settings, draws)
+    if likelihood.cost is not None:
+        say(f"importance-weighted bound: {1000 * likelihood.cost:.1f} ms per image")
+    use, latents = collapse.latents(model, images["test"], q["test"], size, draws)
+
+    listed, sets = [CLEAN], {"clean": images["test"]}
+    for entry in files.read_json(CORRUPTED / "info.json")["sets"]:
+        listed.append(_labels(entry))
+        name, array = listed[-1]["name"], files.open_npy(CORRUPTED / entry["file"])
+        sets[name] = _seen(data, array, name, running.seed)
+    probe = robustness.fit_probe(model, images["train"], data.labels["train"], settings, draws)
+    mean_image = np.asarray(data.train.mean(axis=0) / 255, dtype=np.float32)
+    known = robustness.Known(q["test"], data.labels["test"], mean_image, probe, draws)
+    values, means = robustness.measure(model, sets, known, settings)
+    gaps = robustness.gaps(model, probe, settings)
+    rows, reasons = table.tabulate(values, listed, settings, running.seed, gaps)
+
+    reports = {**losses, "likelihood": likelihood}
+    for place, report in reports.items():
+        reasons |= {f"{place}.{name}": reason for name, reason in report.reasons.items()}
+    warnings = [use.verdict] if use.collapsed else []
+    warnings += [w for report in reports.values() for w in report.warnings] + table.warnings(rows)
+    first = table.headline(rows)
+    metrics = {
+        **{s: {name: _value(losses[s], name) for name in LOSSES} for s in SPLITS},
+        "likelihood": {name: _value(likelihood, name) for name in likelihood.values},
+        "collapse": use.values,
+        "robustness": {**first, **use.headline},
+    }
+    evaluation = {
+        "warnings": warnings,
+        "collapse": {"verdict": use.verdict, **use.values},
+        "losses": {s: _summaries(losses[s]) for s in SPLITS},
+        "likelihood": {**_summaries(likelihood), **likelihood.facts},
+        "headline": first,
+        "aggregates": table.aggregate(rows),
+        "reasons": reasons,
+        "data": data.info,
+        "model": {k: model.config[k] for k in ("parameters", "versions") if k in model.config},
+    }
+    _write(metrics, evaluation, rows)
+    files.save_npz(REPORTS / "latents.npz", **latents, **_half(means), labels=data.labels["test"])
+    kept = {s: v for (s, method), v in values.items() if method == "model"}
+    scores = {f"{s}/{k}": v[k].astype(np.float32) for s, v in kept.items() for k in KEPT if k in v}
+    files.save_npz(REPORTS / "scores.npz", **scores)
+    _show(metrics, use.verdict, warnings)
+
+
+def _seen(data: Prepared, images: np.ndarray, name: str, seed: int) -> np.ndarray:
+    """Images as the model sees them; the clean test images are the set `clean`."""
+    name, info = "clean" if name == "test" else name, data.info
+    return robustness.binarized(images, info["binarize"], info["threshold"], seed, name)
+
+
+def _labels(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row of the table says of a corrupted set."""
+    name = f"{entry['name']}-{entry['severity']}"
+    kept = {key: entry[key] for key in ("group", "severity", "default")}
+    return {"name": name, "corruption": entry["name"], **kept}
+
+
+def _half(means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Posterior means of the corrupted sets in half the room, which is enough for figures."""
+    half = {k: np.clip(v, -HALF, HALF).astype(np.float16) for k, v in means.items() if k != "clean"}
+    return {f"mu/{name}": array for name, array in half.items()}
+
+
+def _value(report: Report, name: str) -> float | None:
+    summary = report.values.get(name)
+    return None if summary is None else summary[0]
+
+
+def _summaries(report: Report) -> dict[str, Any]:
+    def pair(summary: Summary | None) -> dict[str, float] | None:
+        return None if summary is None else {"value": summary[0], "se": summary[1]}
+
+    return {name: pair(summary) for name, summary in report.values.items()}
+
+
+def _plain(obj: Any) -> Any:
+    """For JSON: six significant digits, null where there is no number."""
+    if isinstance(obj, Mapping):
+        return {key: _plain(value) for key, value in obj.items()}
+    if isinstance(obj, float | np.floating):
+        return float(f"{obj:.6g}") if math.isfinite(obj) else None
+    return obj.item() if isinstance(obj, np.generic) else obj
+
+
+def _write(metrics: dict[str, Any], evaluation: dict[str, Any], rows: pd.DataFrame) -> None:
+    files.write_json(REPORTS / "metrics.json", _plain(metrics))
+    files.write_json(REPORTS / "evaluation.json", _plain(evaluation))
+    losses = pd.DataFrame([{"split": s, **metrics[s]} for s in SPLITS])
+    for name, frame in (("losses", losses), ("robustness", rows)):
+        with files.replace(REPORTS / f"{name}.csv") as temporary:
+            frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def _show(metrics: dict[str, Any], verdict: str, warnings: list[str]) -> None:
+    """The table that a reader expects, on standard output."""
+    cell = "{:>12.5g}".format
+    say(f"{'':8}" + "".join(f"{name:>12}" for name in LOSSES))
+    for split in SPLITS:
+        shown = [metrics[split][name] for name in LOSSES]
+        say(f"{split:8}" + "".join(f"{'-':>12}" if v is None else cell(v) for v in shown))
+    first = metrics["robustness"]
+    named = {"error against the clean image": "e_den", "skill": "skill", "worst": "worst"}
+    say("robustness: " + ", ".join(f"{text} {first[key]}" for text, key in named.items()))
+    say(f"latents: {verdict}")
+    for warning in warnings:
+        say(f"warning: {warning}")
+
+
+if __name__ == "__main__":
+    run(main)
