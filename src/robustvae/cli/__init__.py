@@ -9,6 +9,15 @@ from robustvae.errors import UserError
 
 # Verb -> (module, one line for the overview). Only the verb that is called gets imported.
 VERBS: dict[str, tuple[str, str]] = {
+    "reconstruct": ("reconstruct", "reconstruct images with a trained model"),
+    "generate": ("generate", "generate new images"),
+    "encode": ("encode", "encode images: means and log-variances, or codes"),
+    "interpolate": ("interpolate", "interpolate between two images"),
+    "traverse": ("traverse", "move one latent dimension at a time"),
+    "arithmetic": ("arithmetic", "add the difference of two sets of images to an image"),
+    "score": ("score", "score how unlikely images are under the model"),
+    "export": ("export", "export encoder and decoder as ONNX or TorchScript"),
+    "info": ("info", "say what is in a model folder, write a model card"),
     "corrupt": ("corrupt", "corrupt your own images as MNIST-C does"),
     "compare": ("compare", "compare experiments over seeds, with intervals"),
     "recipe": ("recipe", "run a recipe: parameters laid over params.yaml, as an experiment"),
