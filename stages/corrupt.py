@@ -1,6 +1,7 @@
 """Make, or read from the official archive, every corrupted test set."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,15 @@ BLOCK_VALUES = 2**24  # pixels that are binarised at once
 
 def main() -> None:
     """Write NAME-SEVERITY.npy for each set, and info.json."""
-    settings = params.load().corruptions
+    settings = params.load()
     data = prepared.load(PREPARED)
-    sets = wanted(settings)
+    sets = wanted(settings.corruptions)
     total = len(sets) * len(data.test)
-    for _ in track(write_all(sets, settings, data), "corrupt", total=total, unit="image"):
+    mode, threshold = settings.preprocess.binarize, settings.preprocess.threshold
+    shade = partial(binarise, mode=mode, threshold=threshold)
+    for _ in track(
+        write_all(sets, settings.corruptions, data, shade), "corrupt", total=total, unit="image"
+    ):
         pass
     entries = [
         {
@@ -36,7 +41,11 @@ def main() -> None:
         }
         for name, severity in sets
     ]
-    info = {"seed": settings.seed, "source": settings.source, "sets": entries}
+    info = {
+        "seed": settings.corruptions.seed,
+        "source": settings.corruptions.source,
+        "sets": entries,
+    }
     files.write_json(CORRUPTED / "info.json", info)
 
 
@@ -52,9 +61,12 @@ def target(name: str, severity: int) -> Path:
 
 
 def write_all(
-    sets: list[tuple[str, int]], settings: CorruptionSettings, data: prepared.Prepared
+    sets: list[tuple[str, int]],
+    settings: CorruptionSettings,
+    data: prepared.Prepared,
+    shade: Callable[[np.ndarray, torch.Generator], None],
 ) -> Iterator[int]:
-    """Write every set, yielding once per image."""
+    """Write every set, binarised by `shade`, yielding once per image."""
     clean = data.grey("test")
     if settings.source == "official":
         names = [name for name, _ in sets]
@@ -68,18 +80,18 @@ def write_all(
             else:
                 for done in corruptions.stream(clean, out, name, severity, settings.seed):
                     yield from range(done)
-            binarise(out, data.info, seeding.generator(settings.seed, "binarize", name, severity))
+            shade(out, seeding.generator(settings.seed, "binarize", name, severity))
             out.flush()
 
 
-def binarise(out: np.ndarray, info: dict, rng: torch.Generator) -> None:
+def binarise(out: np.ndarray, rng: torch.Generator, mode: str, threshold: float) -> None:
     """Black and white in place, as the clean images on disk; `dynamic` is drawn by the reader."""
-    if info["binarize"] not in ("threshold", "static"):
+    if mode not in ("threshold", "static"):
         return
     block = max(1, BLOCK_VALUES // out[0].size)
     for first in range(0, len(out), block):
         part = out[first : first + block]
-        x = binarize.apply(torch.from_numpy(part), info["binarize"], info["threshold"], rng)
+        x = binarize.apply(torch.from_numpy(part), mode, threshold, rng)
         part[:] = x.numpy()
 
 

@@ -17,6 +17,7 @@ LAYERS = [
         "progress",
         "vision",
         "files",
+        "prepared",
         "downloads",
         "binarize",
         "distributions",
@@ -33,7 +34,7 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HOMES = {
     "yaml": {"params"},
-    "pydantic": {"params"},
+    "pydantic": {"params", "checkpoint"},  # checkpoint: to check a folder's settings
     "torchvision": {"vision"},
     "torchmetrics": {"metrics"},
     "matplotlib": {"figures"},
