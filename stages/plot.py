@@ -13,7 +13,7 @@ from stages import CORRUPTED, MODELS, PREPARED, REPORTS, run
 
 
 def main() -> None:
-    """Every figure that has a meaning for this model; figures.json, which lists them, comes last."""
+    """Every figure that has a meaning for this model; the list of them comes last."""
     settings = params.load().plots
     listed = figures.write(_gather(settings), REPORTS / "figures")
     files.write_json(REPORTS / "figures" / "figures.json", listed)

@@ -65,15 +65,16 @@ def blocks(groups: Mapping[str, Images], names: Sequence[str], title: str, note:
 def mosaic(tiles: Images) -> Images:
     """Tiles [R, K, C, H, W] as one picture [H', W'] or [H', W', 3], white between them."""
     r, k, c, h, w = tiles.shape
-    canvas = np.full((r, h + GAP, k, w + GAP, c), 255, np.uint8)
+    canvas: Images = np.full((r, h + GAP, k, w + GAP, c), 255, np.uint8)
     canvas[:, :h, :, :w] = tiles.transpose(0, 3, 1, 4, 2)
-    flat = canvas.reshape(r * (h + GAP), k * (w + GAP), c)[:-GAP, :-GAP]
-    return np.squeeze(flat, 2) if c == 1 else flat
+    flat: Images = canvas.reshape(r * (h + GAP), k * (w + GAP), c)[:-GAP, :-GAP]
+    return flat.squeeze(2) if c == 1 else flat
 
 
 def as_bytes(x: NDArray[Any]) -> Images:
     """Images in [0, 1] to 0 .. 255, rounded."""
-    return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
+    images: Images = np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
+    return images
 
 
 def _size(picture: Images, *widest: float) -> tuple[float, float]:

@@ -1,0 +1,31 @@
+"""Put tables and figures on one self-contained page -> reports/report.html."""
+
+import pandas as pd
+
+from robustvae import files, params, report
+from robustvae.report import Results
+from stages import CORRUPTED, MODELS, REPORTS, run
+
+
+def main() -> None:
+    """Write the page and say where it is."""
+    title = params.load().report.title
+    warnings = REPORTS / "train" / "warnings.json"
+    results = Results(
+        metrics=files.read_json(REPORTS / "metrics.json"),
+        evaluation=files.read_json(REPORTS / "evaluation.json"),
+        losses=pd.read_csv(REPORTS / "losses.csv"),
+        robustness=pd.read_csv(REPORTS / "robustness.csv"),
+        config=files.read_json(MODELS / "config.json"),
+        corrupted=files.read_json(CORRUPTED / "info.json"),
+        figures=files.read_json(REPORTS / "figures" / "figures.json"),
+        folder=REPORTS / "figures",
+        training_warnings=files.read_json(warnings) if warnings.exists() else (),
+    )
+    with files.replace(REPORTS / "report.html") as temporary:
+        temporary.write_text(report.page(results, title), encoding="utf-8", newline="\n")
+    print(f"open {REPORTS / 'report.html'} in a browser")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,244 @@
+"""The page: complete, small, sortable, and silent towards the network."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from robustvae import report
+from robustvae.report import Results
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+FLAGS = [
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-first-run",
+]  # fmt: skip
+SETS = [
+    ("clean", "clean", 0),
+    ("shot_noise", "noise", 5),
+    ("fog", "photometric", 5),
+    ("shear", "geometric", 2),
+]
+
+
+def table() -> pd.DataFrame:
+    rows = []
+    for place, (name, group, severity) in enumerate(SETS):
+        for method in ("model", "identity", "mean_image"):
+            row: dict[str, Any] = {"corruption": name, "group": group, "severity": severity}
+            row |= {"default": True, "method": method, "n": 50}
+            row |= {
+                "e_den": 0.01 * (4 - place),
+                "e_den_se": 0.001,
+                "skill": 0.3 - place,
+                "skill_se": 0.1,
+            }
+            row |= {"auroc": 0.9 if method == "model" and place else np.nan, "auroc_se": np.nan}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def picture(path: Path, side: int = 64, noise: bool = False) -> None:
+    pixels = np.full((side, side, 3), 200, np.uint8)
+    if noise:
+        pixels = np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    figures = []
+    for name in ("one", "two", "gone"):
+        figures.append({
+            "file": f"{name}.png", "vector": None, "section": "Robustness",
+            "title": f"Figure {name}", "caption": "How to read <it>.",
+        })  # fmt: skip
+    picture(tmp_path / "one.png")
+    picture(tmp_path / "two.png")
+    (tmp_path / "two.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"><path d="M0 0h9"/></svg>'
+    )
+    figures[1]["vector"] = "two.svg"
+    mean = {"value": 0.0123, "se": 0.0004}
+    return Results(
+        metrics={
+            "test": {"recon": 1.0, "divergence": 1.0, "total": 2.0, "mse": 0.0123},
+            "likelihood": {"elbo": -480.25, "iwae_64": None, "log_likelihood": -480.25},
+            "collapse": {"active_units": 3, "latent_dim": 16},
+            "robustness": {"e_den": 0.025, "skill": -0.2, "worst": "shot_noise-5",
+                           "worst_e_den": 0.03, "skill_below_0": 1, "geometric_e_den": None},
+        },
+        evaluation={
+            "warnings": ["skill below 0 on <fog>"], "losses": {"test": {"mse": mean}},
+            "reasons": {"likelihood.iwae_64": "vq has nothing to weight"},
+            "aggregates": {"model": {"headline": {"e_den": 0.025}, "noise": {"e_den": 0.03}}},
+        },
+        losses=pd.DataFrame({"split": ["train", "val", "test"], "recon": [2.0, np.nan, 10.0]}),
+        robustness=table(),
+        config={
+            "data": {"name": "toy", "counts": {"test": 50}, "licence": "CC0",
+                     "checksums": {"test.npy": "ab12"}},
+            "model": {"latent_dim": 16, "latent": {"name": "auto"}},
+            "loss": {"divergence": "auto", "alpha": 1.0, "beta": 4.0, "df": 0},
+            "versions": {"torch": "2.0"},
+        },
+        corrupted={"seed": 7, "sets": [{"file": "fog-5.npy", "sha256": "cd34"}]},
+        figures=figures, folder=tmp_path, training_warnings=("stopped early",),
+    )  # fmt: skip
+
+
+def test_page_holds_numbers_figures_parameters_origin_and_warnings(results: Results) -> None:
+    page = report.page(results, "A <title>")
+    for text in (
+        "<h1>A &lt;title&gt;</h1>", "toy · VAE, KL divergence, beta 4, 16 latents",
+        "20 % more than",
+        "stopped early", "skill below 0 on &lt;fog&gt;", "vq has nothing to weight", "3 of 16",
+        "shot noise 5", "ab12", "cd34", "CC0", "<dt>seed</dt><dd>7</dd>", "How to read &lt;it&gt;.",
+    ):  # fmt: skip
+        assert text in page, text
+    assert not re.search(r"\b(nan|None|inf)\b", re.sub("data:[^\"']+", "", page))
+
+
+def test_missing_figures_are_left_out_and_the_svg_is_taken_where_there_is_one(
+    results: Results,
+) -> None:
+    page = report.page(results, "t")
+    uris = re.findall(r'<img src="data:image/([^;]+);base64,([^"]+)"', page)
+    assert [kind for kind, _ in uris] == ["png", "svg+xml"]
+    with Image.open(io.BytesIO(base64.b64decode(uris[0][1]))) as image:
+        assert image.mode == "P"
+        assert image.convert("RGB").getpixel((0, 0)) == (200, 200, 200)
+
+
+def test_nothing_on_the_page_points_outside(results: Results) -> None:
+    page = re.sub(r'data:image/[^"]+', "", report.page(results, "t"))
+    assert not re.findall(
+        r"""(?:https?:)?//[\w.]+|url\(|@import|<link(?! rel="icon")|<iframe""", page
+    )
+
+
+def test_pictures_shrink_until_the_page_is_below_its_limit(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert report.LIMIT == 5_000_000
+    results.figures[1]["vector"] = None
+    for item in results.figures[:2]:
+        picture(results.folder / item["file"], 200, noise=True)
+    monkeypatch.setattr(report, "WIDTHS", (400, 100))
+    natural = len(report.page(results, "t").encode())
+    monkeypatch.setattr(report, "LIMIT", natural - 1)
+    assert len(report.page(results, "t").encode()) < natural
+
+
+@pytest.mark.parametrize(
+    ("value", "se", "text", "interval"),
+    [
+        (0.0336259, 0.0005, "0.03363", "0.00098"), (-482.475, 0.175, "−482.48", "0.34"),
+        (12345.6, None, "12,346", ""), (0.5, 0.0, "0.5", ""), (None, None, "–", ""),
+        (float("nan"), 1.0, "–", ""), (153.2, 12.0, "153", "24"),
+    ],
+)  # fmt: skip
+def test_numbers_are_rounded_to_their_interval(
+    value: float | None, se: float | None, text: str, interval: str
+) -> None:
+    cell = report.number(value, se)
+    assert (cell.text, cell.interval) == (text, interval)
+
+
+@pytest.mark.parametrize(
+    ("loss", "latent", "text"),
+    [
+        ({"df": 3.0}, "auto", "t-VAE, gamma-divergence, df 3, beta 1, 8 latents"),
+        ({"df": 3.0, "divergence": "t3"}, "auto", "t3-VAE, df 3, beta 1, 8 latents"),
+        ({"alpha": 0.5}, "auto", "VAE, alpha-divergence, alpha 0.5, beta 1, 8 latents"),
+        ({"divergence": "renyi", "alpha": 2.0}, "auto",
+         "VAE, Rényi divergence of order 2, beta 1, 8 latents"),
+        ({}, "vq", "VQ-VAE, 64 codes of 8 dimensions"),
+    ],
+)  # fmt: skip
+def test_the_kind_of_model_is_named(loss: dict[str, Any], latent: str, text: str) -> None:
+    known = {"divergence": "auto", "alpha": 1.0, "beta": 1.0, "df": 0.0}
+    model = {"latent_dim": 8, "latent": {"name": latent, "codes": 64}}
+    assert report.describe({"loss": known | loss, "model": model}) == text
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    if CHROMIUM is None or DRIVER is None:
+        reason = (
+            "no Chromium with chromedriver here (Debian: apt-get install chromium chromium-driver)"
+        )
+        print(reason)
+        pytest.skip(reason)
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1280,900"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def column(browser: Any, number: int, index: int) -> list[str]:
+    return browser.execute_script(
+        "const t = document.querySelectorAll('table.sortable')[arguments[0]];"
+        "return [...t.tBodies[0].rows].map(r => r.cells[arguments[1]].firstChild.data)",
+        number, index,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_real_browser_shows_sorts_and_stays_silent(
+    browser: Any, results: Results, tmp_path: Path
+) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    path = tmp_path / "report.html"
+    path.write_text(report.page(results, "t"), encoding="utf-8")
+    browser.get(path.as_uri())
+
+    widths = browser.execute_script(
+        "return [...document.images].map(i => i.complete && i.naturalWidth)"
+    )
+    assert widths == [64, 64]
+
+    heads = browser.find_elements(By.CSS_SELECTOR, "table.sortable")[0].find_elements(
+        By.TAG_NAME, "button"
+    )
+    heads[1].click()  # recon, with a gap
+    assert column(browser, 0, 1) == ["2", "10", "–"]
+    heads[1].send_keys(Keys.ENTER)
+    assert column(browser, 0, 1) == ["10", "2", "–"]
+    heads[0].send_keys(Keys.SPACE)
+    assert column(browser, 0, 0) == ["test", "train", "val"]
+    state = "return document.querySelectorAll('th[aria-sort=ascending]').length"
+    assert browser.execute_script(state) == 1
+
+    rows = "return [...document.querySelectorAll('tr.quiet')].filter(r => r.offsetHeight).length"
+    assert browser.execute_script(rows) == 8
+    browser.find_element(By.ID, "baselines").click()
+    assert browser.execute_script(rows) == 0
+
+    browser.set_window_size(500, 900)  # the narrowest: only tables and figures scroll sideways
+    wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert browser.execute_script(wide) <= 0
+
+    assert browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    asked = {e["request"]["url"] for e in sent if e["documentURL"] == path.as_uri()}
+    assert path.as_uri() in asked
+    assert {url.split(":")[0] for url in asked} == {"file", "data"}
