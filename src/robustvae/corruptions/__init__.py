@@ -203,7 +203,8 @@ _ELASTIC = (
     (0.12, 0.01, 0.02),
 )
 _SATURATE = ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))
-_RADIANS = (0.2, 0.4, 0.6000000000000001, 0.8, 1.0)
+_PIXELATE = (0.6, 0.5, 0.4, 0.3, 0.25)
+_RADIANS = (0.2, 0.4, 0.6, 0.8, 1.0)
 _SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 FIFTEEN = {
@@ -229,7 +230,7 @@ EXTRAS = {
     "gaussian_blur": Corruption(blur.gaussian_blur, "blur", 2, (1, 2, 3, 4, 6)),
     "defocus_blur": Corruption(blur.defocus_blur, "blur", 1, _DEFOCUS),
     "zoom_blur": Corruption(blur.zoom_blur, "blur", 5, _ZOOM),
-    "pixelate": Corruption(blur.pixelate, "blur", 3, (0.6, 0.5, 0.4, 0.3, 0.25)),
+    "pixelate": Corruption(blur.pixelate, "blur", 3, _PIXELATE, monotone=False),
     "contrast": Corruption(photometric.contrast, "photometric", 4, (0.4, 0.3, 0.2, 0.1, 0.05)),
     "saturate": Corruption(photometric.saturate, "photometric", 5, _SATURATE, monotone=False),
     "quantize": Corruption(photometric.quantize, "photometric", 5, (5, 4, 3, 2, 1)),
@@ -237,7 +238,7 @@ EXTRAS = {
         photometric.jpeg_compression, "photometric", 5, (25, 18, 15, 10, 7)
     ),
     "inverse": Corruption(photometric.inverse, "photometric", 5, _SHARES),
-    "snow": Corruption(overlay.snow, "overlay", 5, _SNOW, monotone=False),
+    "snow": Corruption(overlay.snow, "overlay", 5, _SNOW),
     "line": Corruption(overlay.line, "overlay", 1, (1, 2, 3, 4, 5)),
     "elastic_transform": Corruption(
         geometric.elastic_transform, "geometric", 1, _ELASTIC, monotone=False
