@@ -48,7 +48,7 @@ def main() -> None:
     mean_image = np.asarray(data.train.mean(axis=0) / 255, dtype=np.float32)
     known = robustness.Known(q["test"], data.labels["test"], mean_image, probe, draws)
     values, means = robustness.measure(model, sets, known, settings)
-    gaps = robustness.gaps(model, probe, settings)
+    gaps = robustness.gaps(model, known, settings)
     rows, reasons = table.tabulate(values, listed, settings, running.seed, gaps)
 
     reports = {**losses, "likelihood": likelihood}
@@ -138,9 +138,9 @@ def _show(metrics: dict[str, Any], verdict: str, warnings: list[str]) -> None:
     for split in SPLITS:
         shown = [metrics[split][name] for name in LOSSES]
         say(f"{split:8}" + "".join(f"{'-':>12}" if v is None else cell(v) for v in shown))
-    first = metrics["robustness"]
-    named = {"error against the clean image": "e_den", "skill": "skill", "worst": "worst"}
-    say("robustness: " + ", ".join(f"{text} {first[key]}" for text, key in named.items()))
+    named = ("e_den", "skill", "ssim_den", "clean_e_den", "worst", "worst_e_den", "skill_below_0")
+    shown = [f"{name} {_plain(metrics['robustness'][name])}" for name in named]
+    say("robustness: " + ", ".join(shown))
     say(f"latents: {verdict}")
     for warning in warnings:
         say(f"warning: {warning}")

@@ -78,8 +78,6 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 def drift(mu_x: Tensor, mu_y: Tensor, spread: Tensor) -> Tensor:
     """Root mean square over active dimensions of (mu(y) - mu(x)) / sd of mu(x), [B]."""
     active = spread > 0
-    if not active.any():
-        return torch.full(mu_x.shape[:1], torch.nan, dtype=torch.float64)
     ratio = (mu_y - mu_x)[:, active].double().square() / spread[active]
     return ratio.mean(1).sqrt()
 
@@ -106,7 +104,7 @@ def _ssim(pair: Pair) -> dict[str, Tensor]:
 
 
 def _drift(pair: Pair) -> dict[str, Tensor]:
-    if pair.q_x is None or pair.q_y is None or pair.spread is None:
+    if pair.q_x is None or pair.q_y is None or pair.spread is None or not pair.spread.any():
         return {}
     return {"drift": drift(pair.q_x.mu, pair.q_y.mu, pair.spread)}
 

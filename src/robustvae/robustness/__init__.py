@@ -169,21 +169,22 @@ def measure(
     return done, {name: torch.cat(v).numpy() for name, v in means.items()}
 
 
-def gaps(model: Autoencoder, probe: Probe | str, settings: EvaluateSettings) -> dict[str, str]:
+def gaps(model: Autoencoder, known: Known, settings: EvaluateSettings) -> dict[str, str]:
     """Quantities that stay empty in every row, and why."""
     found = {}
     for metric, quantities in table.OF_METRIC.items():
         if metric not in settings.metrics:
             for quantity in quantities:
                 found[quantity] = f"evaluate.metrics leaves {metric} out"
-    if model.family == "vq":
-        for quantity in ("drift", "skl"):
-            found[quantity] = "vq: codes have no posterior density"
+    if known.q is None:
+        found |= dict.fromkeys(("drift", "skl"), "vq: codes have no posterior density")
+    elif not collapse.spread(known.q).any():
+        found["drift"] = "no latent dimension is active"
     reason = bounds.no_elbo(model)
     if reason is not None:  # the scores still rank images, their mean means nothing
         found |= dict.fromkeys(("neg_elbo", "delta_elbo"), reason)
-    if isinstance(probe, str):
-        found["probe"] = probe
+    if isinstance(known.probe, str):
+        found["probe"] = known.probe
     return found
 
 

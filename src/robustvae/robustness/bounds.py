@@ -195,7 +195,7 @@ def likelihood(
     settings: EvaluateSettings,
     draws: Draws,
 ) -> Report:
-    """What may be said about log p(x) of the first iwae_images, whose posteriors are q (None: vq)."""
+    """What may be said about log p(x) of the first iwae_images, of posteriors q (None: vq)."""
     report, size = Report(), settings.batch_size
     weighted, count = f"iwae_{settings.iwae_samples}", settings.iwae_images or len(images)
     images, q = images[:count], None if q is None else select(q, slice(0, count))

@@ -60,6 +60,8 @@ def tabulate(
                 missing = quantity in gaps or (name == "clean" and quantity in AGAINST_CLEAN)
                 pair = (np.nan, np.nan) if missing else summary.get(quantity, (np.nan, np.nan))
                 row[quantity], row[f"{quantity}_se"] = pair
+            if "skill" in summary and name != "clean" and np.isnan(summary["skill"][0]):
+                reasons[f"{name}.{method}.skill"] = "the images are those of the clean set"
             rows.append(row)
     return pd.DataFrame(rows), {f"robustness.{k}": v for k, v in sorted(reasons.items())}
 

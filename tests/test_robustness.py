@@ -1,0 +1,477 @@
+"""Bounds against a solvable model, collapse on constructed posteriors, tables, the stage."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+import yaml
+from conftest import ROOT, overlay
+from scipy import integrate, stats
+from torch import Tensor, nn
+
+from robustvae import checkpoint, files, params, robustness
+from robustvae.distributions import DiagNormal, DiagStudentT
+from robustvae.robustness import bounds, collapse, table
+from robustvae.robustness.bounds import Draws
+
+DIM, PIXELS = 2, (1, 2, 3)
+SETTINGS = params.check(params.read(ROOT / "params.yaml")).evaluate
+
+
+class Linear(nn.Module):
+    """z ~ N(0, I), x ~ N(W z + b, s^2 I), W orthogonal: log p(x) and the posterior are known.
+
+    `width` multiplies the posterior's standard deviations: 1 is exact, others make bounds loose.
+    """
+
+    family, loss_settings, shape = "gaussian", SimpleNamespace(kind="alpha", df=0.0), PIXELS
+
+    def __init__(self, width: float = 1.0) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(0)
+        basis = torch.linalg.qr(torch.randn(math.prod(PIXELS), DIM, generator=rng)).Q
+        self.weight = nn.Parameter(basis * torch.tensor([0.3, 0.1]))
+        self.sigma, self.width, self.likelihood = 0.05, width, self
+
+    def posterior(self, x: Tensor) -> DiagNormal:
+        precision = 1 + (self.weight**2).sum(0) / self.sigma**2
+        mu = (x.flatten(1) - 0.5) @ self.weight / self.sigma**2 / precision
+        logvar = (self.width**2 / precision).log().expand_as(mu)
+        return DiagNormal(mu, logvar)
+
+    def prior(self, n: int | None = None) -> DiagNormal:
+        return DiagNormal(torch.zeros(DIM), torch.zeros(DIM))
+
+    generating_prior = prior
+
+    def decode(self, z: Tensor) -> Tensor:
+        return (0.5 + z @ self.weight.T).reshape(-1, *PIXELS)
+
+    def mean(self, out: Tensor) -> Tensor:
+        return out
+
+    def log_prob(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor:
+        law = torch.distributions.Normal(out.double(), self.sigma)
+        return law.log_prob(x.double()).sum((1, 2, 3))
+
+    def proper(self, binary: bool) -> bool:
+        return True
+
+    def exact(self, x: np.ndarray) -> np.ndarray:
+        """log p(x), [N]."""
+        weight = self.weight.detach().double().numpy()
+        covariance = weight @ weight.T + self.sigma**2 * np.eye(len(weight))
+        law = stats.multivariate_normal(np.full(len(weight), 0.5), covariance)
+        return law.logpdf(x.reshape(len(x), -1))
+
+
+def grey(count: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    basis = Linear().weight.detach().numpy()
+    x = 0.5 + rng.normal(size=(count, DIM)) @ basis.T + 0.05 * rng.normal(size=(count, len(basis)))
+    return x.reshape(-1, *PIXELS).astype(np.float32)
+
+
+def weighted(model: Any, x: np.ndarray, samples: int, seed: int = 0) -> bounds.Weighted:
+    q = bounds.posteriors(model, x, 64)
+    return bounds.importance_weighted(model, x, q, samples, 64, Draws(seed))
+
+
+def test_bounds_are_exact_where_the_posterior_is() -> None:
+    model, x = Linear(), grey(50)
+    q, exact = bounds.posteriors(model, x, 64), model.exact(x)
+    for samples in (1, 5):
+        result = weighted(model, x, samples)
+        np.testing.assert_allclose(result.bound, exact, atol=1e-3)
+        np.testing.assert_allclose(result.effective, samples, rtol=1e-3)
+    fit, rate = bounds.mean_elbo(model, x, q, 2000, 64, Draws(0))
+    assert (fit - rate).mean() == pytest.approx(exact.mean(), abs=0.02)
+
+
+def test_importance_weighted_bound_reaches_the_exact_value_from_below() -> None:
+    model, x = Linear(width=1.6), grey(200)
+    exact = model.exact(x).mean()
+    means = {k: [weighted(model, x, k, seed).bound.mean() for seed in range(8)] for k in (1, 4, 64)}
+    error = {k: np.std(v) / math.sqrt(8) for k, v in means.items()}
+    rising = [np.mean(v) for v in means.values()]
+    assert rising == sorted(rising)
+    assert rising[0] < exact - 0.3  # loose at K = 1, where it is the ELBO:
+    fit, rate = bounds.mean_elbo(model, x, bounds.posteriors(model, x, 64), 200, 64, Draws(0))
+    assert rising[0] == pytest.approx((fit - rate).mean(), abs=4 * error[1])
+    assert rising[-1] == pytest.approx(exact, abs=0.02 + 4 * error[64])
+
+
+def test_closed_and_sampled_kl_agree() -> None:
+    model, x = Linear(width=1.6), torch.from_numpy(grey(64))
+    q = model.posterior(x)
+    draw = Draws(0).standard(q, "here")
+    _, closed = bounds.elbo(model, x, q, draw)
+    z = bounds.shifted(q, torch.randn(4000, *q.mu.shape))
+    sampled = (q.log_prob(z) - model.prior().log_prob(z)).mean(0)
+    torch.testing.assert_close(closed, sampled, rtol=0.02, atol=0.1)
+
+
+def test_draws_depend_on_neither_batch_size_nor_other_draws() -> None:
+    model, x = Linear(width=1.6), grey(50)
+    q = bounds.posteriors(model, x, 7)
+    one = bounds.mean_elbo(model, x, q, 3, 7, Draws(5))[0]
+    torch.manual_seed(99)
+    other = bounds.mean_elbo(model, x, q, 3, 50, Draws(5))[0]
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert not np.allclose(one, bounds.mean_elbo(model, x, q, 3, 50, Draws(6))[0])
+
+
+def test_an_image_and_its_copy_have_the_same_score() -> None:
+    model, x = Linear(width=1.6), torch.from_numpy(grey(8))
+    q = model.posterior(x)
+    draw = Draws(0).standard(q, "score")
+    assert torch.equal(bounds.score(model, x, q, draw), bounds.score(model, x, q, draw))
+
+
+def test_dequantised_pixels_fill_the_cells_of_the_grey_levels() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, *PIXELS), dtype=np.uint8)
+    noisy = bounds.dequantised(images, 0)
+    assert ((noisy * 256).astype(int) == images).all()
+    assert (noisy * 256 - images).std() == pytest.approx(math.sqrt(1 / 12), rel=0.05)
+
+
+class Flat(Linear):
+    """Nothing depends on z, the posterior is the prior, each pixel has probability `level`."""
+
+    def __init__(self, level: float) -> None:
+        super().__init__()
+        self.level = level
+
+    def posterior(self, x: Tensor) -> DiagNormal:
+        return DiagNormal(torch.zeros(len(x), DIM), torch.zeros(len(x), DIM))
+
+    def log_prob(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor:
+        return torch.full((len(x),), math.log(self.level) * x[0].numel(), dtype=torch.float64)
+
+
+def test_a_flat_density_costs_eight_bits_per_dimension() -> None:
+    model, images = Flat(1.0), np.zeros((4, *PIXELS), dtype=np.uint8)
+    q = bounds.posteriors(model, images, 4)
+    report = bounds.likelihood(model, images, q, False, SETTINGS, Draws(0))
+    assert report.values["bits_per_dim"] == (8.0, 0.0)
+    assert report.facts["density_only"] is True
+
+
+def test_a_fair_coin_costs_one_bit_per_dimension(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "Bernoulli", Flat)
+    model, images = Flat(0.5), np.zeros((4, *PIXELS), dtype=np.uint8)
+    q = bounds.posteriors(model, images, 4)
+    report = bounds.likelihood(model, images, q, True, SETTINGS, Draws(0))
+    assert report.values["bits_per_dim"][0] == pytest.approx(1, rel=1e-9)
+
+
+def test_few_effective_draws_raise_a_warning() -> None:
+    model, x = Linear(width=20), (255 * grey(20).clip(0, 1)).astype(np.uint8)
+    q = bounds.posteriors(model, x, 64)
+    report = bounds.likelihood(model, x, q, False, SETTINGS, Draws(0))
+    assert "effective sample size below 2" in report.warnings[0]
+
+
+# Use of the latents
+
+
+def normal(mu: np.ndarray, sd: float) -> DiagNormal:
+    mu = torch.from_numpy(mu.astype(np.float32))
+    return DiagNormal(mu, torch.full_like(mu, 2 * math.log(sd)))
+
+
+PRIOR = DiagNormal(torch.zeros(3), torch.zeros(3))
+
+
+def test_active_units_are_those_whose_mean_varies() -> None:
+    rng = np.random.default_rng(0)
+    q = normal(rng.normal(size=(5000, 3)) * np.array([1, 0.2, 0.05]) + 7, 0.1)
+    assert (collapse.spread(q) > 0).tolist() == [True, True, False]  # variances 1, 0.04, 0.0025
+
+
+def test_mutual_information_of_four_far_clusters_is_log_four() -> None:
+    mu = np.zeros((1000, 3))
+    mu[:, 0] = 10 * (np.arange(1000) % 4)
+    found = collapse.information(normal(mu, 0.5), PRIOR, Draws(0))
+    assert found["mutual_information"] == pytest.approx(math.log(4), abs=1e-6)
+
+
+def test_mutual_information_of_a_linear_channel_is_known() -> None:
+    # mu ~ N(0, 3), z | x ~ N(mu, 1): I = log(1 + 3) / 2 in each dimension, and q(z) = N(0, 4).
+    mu = np.random.default_rng(1).normal(size=(1000, 3)) * np.array([math.sqrt(3), 0, 0])
+    found = collapse.information(normal(mu, 1.0), PRIOR, Draws(0))
+    assert found["mutual_information"] == pytest.approx(0.5 * math.log(4), abs=0.05)
+    gap = 0.5 * (4 - 1 - math.log(4))
+    assert found["aggregate_gap"] == pytest.approx(gap, abs=0.15)
+
+
+def test_a_posterior_equal_to_the_prior_is_collapsed_in_words() -> None:
+    found = collapse.continuous(normal(np.zeros((500, 3)), 1.0), PRIOR, Draws(0))
+    assert found.collapsed
+    assert found.verdict.startswith("collapsed: 0 of 3 latent dimensions vary")
+    assert found.values["active_units"] == 0
+    for name in ("kl_sum_of_dims", "mutual_information", "aggregate_gap"):
+        assert found.values[name] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("active", "words"), [(16, "not collapsed"), (9, "partly unused"), (2, "collapsed")]
+)
+def test_the_verdict_follows_the_active_units(active: int, words: str) -> None:
+    mu = np.random.default_rng(0).normal(size=(300, 16)) * (np.arange(16) < active)
+    prior = DiagNormal(torch.zeros(16), torch.zeros(16))
+    found = collapse.continuous(normal(mu, 0.5), prior, Draws(0))
+    assert found.verdict.startswith(words)
+    assert found.collapsed == (words == "collapsed")
+
+
+def test_kl_per_dimension_of_student_t_marginals_against_quadrature() -> None:
+    q = DiagStudentT(torch.tensor([[0.5, 0.0]]), torch.tensor([[-1.0, 0.0]]), 5.0)
+    p = DiagStudentT(torch.zeros(2), torch.zeros(2), 3.0)
+    for dim, (location, scale) in enumerate([(0.5, math.exp(-0.5)), (0.0, 1.0)]):
+        a, b = stats.t(5, location, scale), stats.t(3)
+        integrand = lambda z, a=a, b=b: a.pdf(z) * (a.logpdf(z) - b.logpdf(z))  # noqa: E731
+        expected = integrate.quad(integrand, -np.inf, np.inf)[0]
+        assert collapse.kl_per_dim(q, p)[dim].item() == pytest.approx(expected, abs=2e-3)
+
+
+def test_code_usage_by_hand() -> None:
+    found = collapse.codes(np.array([5, 5, 0, 0]))
+    assert found.values == {"codes": 4, "dead_codes": 2, "perplexity": pytest.approx(2)}
+    assert not found.collapsed
+    assert collapse.codes(np.array([50, 1, 0, 0])).collapsed
+
+
+# Tables
+
+
+def row(corruption: str, group: str, method: str = "model", **values: float) -> dict[str, Any]:
+    filled = dict.fromkeys(table.QUANTITIES, 1.0) | values
+    return {"corruption": corruption, "group": group, "severity": 3, "method": method} | filled
+
+
+TABLE = pd.DataFrame(
+    [
+        row("clean", "clean", e_den=0.1, skill=math.nan),
+        row("clean", "clean", "mean_image", e_den=0.2),
+        row("shot_noise", "noise", e_den=0.2, skill=0.5, auroc=0.9),
+        row("impulse_noise", "noise", e_den=0.4, skill=-0.1, auroc=0.8),
+        row("fog", "photometric", e_den=0.9, skill=0.2, auroc=0.4),
+        row("rotate", "geometric", e_den=5.0, skill=-2.0, auroc=0.7),
+    ]
+)
+
+
+def test_the_headline_is_a_mean_over_groups_without_the_geometric() -> None:
+    found = table.headline(TABLE)
+    assert found["e_den"] == pytest.approx(((0.2 + 0.4) / 2 + 0.9) / 2)
+    assert found["geometric_e_den"] == 5.0
+    assert found["clean_e_den"] == 0.1
+    assert (found["worst"], found["worst_e_den"]) == ("fog-3", 0.9)
+    assert found["skill_below_0"] == 1
+
+
+def test_what_a_reader_must_not_overlook_is_said_in_words() -> None:
+    found = table.warnings(TABLE)
+    assert found == [
+        "worse than doing nothing (skill below 0) on 1 corruptions: impulse_noise-3 (-0.100)",
+        "worse than doing nothing (skill below 0) on 1 geometric corruptions: rotate-3 (-2.000)",
+        "corrupted images seem more likely than clean ones, AUROC below 0.5: fog-3 (0.400)",
+    ]
+    poor = TABLE.assign(e_den=1.0)
+    assert "clean images come back no better than the mean training image" in table.warnings(poor)
+
+
+def test_values_that_are_not_finite_leave_a_gap_with_a_reason() -> None:
+    clean = {"e_id": np.zeros(3), "e_den": np.ones(3)}
+    broken = {"e_id": np.ones(3), "e_den": np.array([1, np.inf, np.nan])}
+    columns = {("clean", m): clean for m in table.METHODS} | {
+        ("fog-1", m): clean for m in table.METHODS
+    }
+    columns["fog-1", "model"] = broken
+    sets = [{"name": "clean", "corruption": "clean"}, {"name": "fog-1", "corruption": "fog"}]
+    rows, reasons = table.tabulate(columns, sets, SETTINGS, 0, {})
+    fog = rows[(rows["corruption"] == "fog") & (rows["method"] == "model")].iloc[0]
+    assert math.isnan(fog["e_den"])
+    assert math.isnan(fog["skill"])
+    assert fog["e_id"] == 1
+    assert reasons["robustness.fog-1.model.e_den"] == "not finite for 2 of 3 images"
+
+
+# The stage
+
+
+def project(folder: Path, kind: str, changes: dict[str, Any] | None = None) -> None:
+    """A working folder with a tiny trained model, its data, and two corrupted sets."""
+    (folder / "data").mkdir()
+    for link, target in {"data/prepared": tiny.data(kind), "models": tiny.model(kind)}.items():
+        (folder / link).symlink_to(target)
+    clean = np.load(tiny.data(kind) / "test.npy")
+    bright = np.maximum(clean, 128) if kind != "binary" else 255 - clean
+    entries = []
+    for name, group, images in (("brightness", "photometric", bright), ("copy", "overlay", clean)):
+        files.save_npy(folder / f"data/corrupted/{name}-2.npy", images)
+        entries.append(
+            {"name": name, "severity": 2, "group": group, "default": True, "file": f"{name}-2.npy"}
+        )
+    files.write_json(folder / "data/corrupted/info.json", {"sets": entries})
+    small = {"evaluate.iwae_samples": 4, "evaluate.elbo_samples": 2, "evaluate.bootstrap": 5}
+    settings = overlay(params.read(ROOT / "params.yaml"), small | (changes or {}))
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+
+
+def evaluate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    from stages import evaluate as stage
+
+    monkeypatch.chdir(folder)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    stage.main()
+    torch.use_deterministic_algorithms(deterministic)
+    torch.set_num_threads(threads)
+    return {name: read(folder / "reports" / f"{name}.json") for name in ("metrics", "evaluation")}
+
+
+def read(path: Path) -> Any:
+    def refuse(text: str) -> None:
+        raise AssertionError(f"{path}: {text}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+EMPTY = {
+    "gaussian": {"probe"},
+    "colour": {"probe", "drift"},
+    "binary": {"probe"},
+    "cross_entropy": {"probe"},
+    "gamma": {"probe", "neg_elbo", "delta_elbo"},
+    "t3": {"probe", "drift"},  # hardly trained: no latent dimension is active
+    "vq": {"probe", "drift", "skl"},
+}
+NULL = {
+    "gaussian": set(),
+    "colour": set(),
+    "binary": set(),
+    "cross_entropy": {"elbo", "iwae_4", "log_likelihood", "bits_per_dim"},
+    "gamma": {"elbo"},
+    "t3": set(),
+    "vq": {"iwae_4"},
+}
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_every_kind_of_model_is_evaluated_and_each_gap_has_its_reason(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project(tmp_path, kind)
+    found = evaluate(tmp_path, monkeypatch)
+    metrics, reasons = found["metrics"], found["evaluation"]["reasons"]
+    for split in ("train", "val", "test"):
+        assert all(
+            isinstance(metrics[split][n], float) for n in ("recon", "divergence", "total", "mse")
+        )
+    assert {k for k, v in metrics["likelihood"].items() if v is None} == NULL[kind]
+    assert all(f"likelihood.{name}" in reasons for name in NULL[kind])
+    assert ("bernoulli_cross_entropy" in metrics["likelihood"]) == (kind == "cross_entropy")
+    assert ("iwae_alt_prior_4" in metrics["likelihood"]) == (kind == "t3")
+    rows = pd.read_csv(tmp_path / "reports/robustness.csv")
+    assert rows["method"].tolist() == ["model", "identity", "mean_image"] * 3
+    of_model = rows[(rows["method"] == "model") & (rows["corruption"] == "brightness")].iloc[0]
+    assert {q for q in table.QUANTITIES if math.isnan(of_model[q])} == EMPTY[kind]
+    assert all(f"robustness.{name}" in reasons for name in EMPTY[kind])
+    assert not np.isinf(rows.select_dtypes("number")).any().any()
+
+
+def test_a_set_equal_to_the_clean_one_differs_in_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project(tmp_path, "gaussian")
+    evaluate(tmp_path, monkeypatch)
+    rows = pd.read_csv(tmp_path / "reports/robustness.csv").set_index(["corruption", "method"])
+    copy = rows.loc["copy", "model"]
+    assert copy["delta_elbo"] == copy["drift"] == copy["skl"] == copy["e_stab"] == copy["e_id"] == 0
+    assert copy["auroc"] == 0.5
+    assert copy["e_den"] == rows.loc["clean", "model"]["e_den"]
+
+
+def test_baselines_are_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project(tmp_path, "gaussian")
+    evaluate(tmp_path, monkeypatch)
+    rows = pd.read_csv(tmp_path / "reports/robustness.csv").set_index(["corruption", "method"])
+    x, y = (
+        np.load(p) / 255
+        for p in (tmp_path / "data/prepared/test.npy", tmp_path / "data/corrupted/brightness-2.npy")
+    )
+    mean = (np.load(tmp_path / "data/prepared/train.npy") / 255).mean(0)
+    identity, average = rows.loc["brightness", "identity"], rows.loc["brightness", "mean_image"]
+    e_id = ((y - x) ** 2).mean()
+    assert [identity[q] for q in ("e_id", "e_den", "e_stab")] == pytest.approx([e_id] * 3, rel=1e-5)
+    assert identity["skill"] == identity["e_self"] == 0
+    assert identity["ssim_den"] == identity["ssim_id"]
+    assert average["e_den"] == pytest.approx(((mean - x) ** 2).mean(), rel=1e-5)
+    assert average["e_self"] == pytest.approx(((mean - y) ** 2).mean(), rel=1e-5)
+    assert average["e_stab"] == 0
+    assert average["skill"] == pytest.approx(1 - ((mean - x) ** 2).mean() / e_id, abs=1e-5)
+
+
+def test_evaluating_again_writes_the_same_bytes_and_a_batch_size_changes_only_last_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    for name, size in (("a", 500), ("b", 500), ("c", 7)):
+        (tmp_path / name).mkdir()
+        project(tmp_path / name, "gamma", {"evaluate.batch_size": size})
+        evaluate(tmp_path / name, monkeypatch)
+        reports = sorted((tmp_path / name / "reports").iterdir())
+        written.append({path.name: path.read_bytes() for path in reports})
+    assert written[0] == written[1]
+    one, other = (pd.read_csv(tmp_path / n / "reports/robustness.csv") for n in ("a", "c"))
+    pd.testing.assert_frame_equal(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_that_ignores_its_input_is_reported_as_collapsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project(tmp_path, "gaussian")
+    model = checkpoint.load(tiny.model("gaussian"))
+    nn.init.zeros_(model.latent.head.weight)
+    (tmp_path / "models").unlink()
+    checkpoint.save(model, model.config, tmp_path / "models")
+    found = evaluate(tmp_path, monkeypatch)["evaluation"]
+    assert found["warnings"][0].startswith("collapsed: 0 of 4 latent dimensions vary")
+    assert found["reasons"]["robustness.drift"] == "no latent dimension is active"
+
+
+def test_an_infinite_divergence_is_counted_and_its_mean_left_out() -> None:
+    model = checkpoint.load(tiny.model("gaussian"))
+    loss = model.loss_settings.model_copy(update={"alpha": 2.0})
+    wide = type(model).build(model.settings, loss, model.shape).eval()
+    with torch.no_grad():
+        wide.latent.head.bias[4:] = torch.tensor(
+            [2.0, 0, 0, 0]
+        )  # variance e^2 > 2 in one dimension
+        wide.latent.head.weight.zero_()
+    images = np.load(tiny.data("gaussian") / "test.npy")
+    q = bounds.posteriors(wide, images, 16)
+    report = robustness.losses(wide, images, q, "test", 16, Draws(0))
+    assert report.values["divergence"] is None
+    assert report.reasons["divergence"] == "infinite for 100.00% of the images"
+    assert report.facts["divergence_infinite_fraction"] == 1
+    assert report.values["recon"] is not None
+
+
+def test_the_probe_needs_labels() -> None:
+    model = checkpoint.load(tiny.model("gaussian"))
+    images = np.load(tiny.data("gaussian") / "train.npy")
+    for labels, words in (
+        (np.full(32, -1), "not labelled"),
+        (np.zeros((32, 2), int), "attributes"),
+    ):
+        assert words in robustness.fit_probe(model, images, labels, SETTINGS, Draws(0))
