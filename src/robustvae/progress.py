@@ -15,7 +15,9 @@ def track(
 ) -> Iterator[T]:
     """Yield the items of `iterable` while showing how far along it is."""
     if sys.stderr.isatty():
-        yield from tqdm(iterable, desc=label, total=total, unit=unit, dynamic_ncols=True, leave=False)
+        yield from tqdm(
+            iterable, desc=label, total=total, unit=unit, dynamic_ncols=True, leave=False
+        )
     else:
         yield from tqdm(
             iterable,
