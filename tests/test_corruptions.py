@@ -46,7 +46,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def test_keeps_shape_type_and_input(name: str, shape: tuple[int, ...]) -> None:
     images = noise_images(shape)
     before = images.copy()
-    for severity in (1, 3, 5):
+    for severity in (1, 5):
         out = corruptions.corrupt_images(images, name, severity)
         assert out.shape == images.shape
         assert out.dtype == np.uint8
@@ -84,6 +84,14 @@ def test_same_bytes_on_any_number_of_threads(name: str, digits: np.ndarray) -> N
     finally:
         torch.set_num_threads(threads)
     assert (results[0] == results[1]).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_too_large_to_share_a_chunk(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corruptions, "CHUNK_VALUES", 1)
+    images = noise_images((3, 24, 20), 3)
+    out = corruptions.corrupt_images(images, name)
+    assert (corruptions.corrupt_images(images[1:], name, start=1) == out[1:]).all()
 
 
 def test_a_part_of_colour_images_is_that_part_of_the_whole() -> None:

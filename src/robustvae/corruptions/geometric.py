@@ -1,7 +1,7 @@
 """Changes of place, shared by the channels."""
 
-import math
 from collections.abc import Callable
+from math import cos, sin, tan
 
 import torch
 from torch import Generator, Tensor
@@ -17,29 +17,27 @@ def _coin(x: Tensor, rng: Generator, either: Callable[[Tensor, int], Tensor]) ->
     y = torch.empty_like(x)
     for side, way in enumerate((-1, 1)):
         rows = torch.nonzero(heads == side).flatten()
-        y[rows] = either(x[rows], way)
+        if len(rows):
+            y[rows] = either(x[rows], way)
     return y
 
 
 def shear(x: Tensor, amount: float, rng: Generator, rules: Rules) -> Tensor:
     """Shear to the left or right; MNIST-C has -sin and cos in the matrix in place of -tan and 1."""
 
-    def either(part: Tensor, way: int) -> Tensor:
-        q = way * amount
-        a = (1, -math.sin(q), 0, math.cos(q)) if rules.stretched_shear else (1, -math.tan(q), 0, 1)
-        return rules.levels(sampling.warp(part, a))
+    def matrix(q: float) -> sampling.Matrix:
+        return (1, -sin(q), 0, cos(q)) if rules.stretched_shear else (1, -tan(q), 0, 1)
 
-    return _coin(x, rng, either)
+    return _coin(x, rng, lambda part, way: rules.levels(sampling.warp(part, matrix(way * amount))))
 
 
 def rotate(x: Tensor, amount: float, rng: Generator, rules: Rules) -> Tensor:
     """Rotation by `amount` radians either way."""
 
-    def either(part: Tensor, way: int) -> Tensor:
-        cos, sin = math.cos(amount), math.sin(way * amount)
-        return rules.levels(sampling.warp(part, (cos, -sin, sin, cos)))
+    def matrix(q: float) -> sampling.Matrix:
+        return (cos(q), -sin(q), sin(q), cos(q))
 
-    return _coin(x, rng, either)
+    return _coin(x, rng, lambda part, way: rules.levels(sampling.warp(part, matrix(way * amount))))
 
 
 def scale(x: Tensor, factor: float, rng: Generator, rules: Rules) -> Tensor:
@@ -51,23 +49,9 @@ def translate(x: Tensor, pixels: int, rng: Generator, rules: Rules) -> Tensor:
     """Moved along a diagonal, zeros behind; a coin for each axis."""
     s = rules.length(pixels)
 
-    def across(part: Tensor, way: int) -> Tensor:
-        return _moved(part, way * s, 3)
-
-    def down(part: Tensor, way: int) -> Tensor:
-        return _moved(part, way * s, 2)
-
-    return _coin(_coin(x, rng, across), rng, down)
-
-
-def _moved(x: Tensor, pixels: int, axis: int) -> Tensor:
-    y = torch.zeros_like(x)
-    keep = max(x.shape[axis] - abs(pixels), 0)
-    source, target = (pixels, 0) if pixels > 0 else (0, -pixels)
-    y.narrow(axis, min(target, x.shape[axis] - keep), keep).copy_(
-        x.narrow(axis, min(source, x.shape[axis] - keep), keep)
-    )
-    return y
+    # Negative padding cuts off.
+    x = _coin(x, rng, lambda part, way: functional.pad(part, (-way * s, way * s)))
+    return _coin(x, rng, lambda part, way: functional.pad(part, (0, 0, -way * s, way * s)))
 
 
 def elastic_transform(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LUMA = (0.2125, 0.7154, 0.0721)
+Matrix = tuple[float, float, float, float]  # row by row
 CUT = 1e-4  # grey levels; float32 leaves 2.9999998 where the exact value is 3
 
 
@@ -95,9 +96,7 @@ def blur(x: Tensor, sigma: float, mode: str = "nearest", vertical: bool = False)
 
 
 @functools.cache
-def bilinear(
-    height: int, width: int, a: tuple[float, float, float, float]
-) -> tuple[Tensor, Tensor]:
+def bilinear(height: int, width: int, a: Matrix) -> tuple[Tensor, Tensor]:
     """The four neighbours and their weights `[4, H*W]` of a warp about the centre.
 
     Output (x, y) takes the input at A (x - cx, y - cy) + (cx, cy); a neighbour outside weighs 0.
@@ -122,7 +121,7 @@ def bilinear(
     return torch.stack(indices), torch.stack(weights)
 
 
-def warp(x: Tensor, a: tuple[float, float, float, float]) -> Tensor:
+def warp(x: Tensor, a: Matrix) -> Tensor:
     """Bilinear warp about the centre, zeros outside; else never darker than the image itself."""
     batch, channels, height, width = x.shape
     indices, weights = bilinear(height, width, a)
