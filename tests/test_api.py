@@ -317,11 +317,12 @@ def test_a_wrong_export_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (lambda: vae("vq").traverse(), "traverse: vq models have codes, no dimensions"),
     (lambda: vae("vq").generate(1, 0.5), "temperature: has no effect on uniform codes"),
     (lambda: vae("vq").score("test", k=4), "k: the code of a vq model is deterministic"),
-    (lambda: vae().generate(1, 0.0), "temperature: must be > 0, got 0"),
+    (lambda: vae().generate(1, 0.0), "temperature: must be > 0 and finite, got 0"),
+    (lambda: vae().traverse(reach=float("inf")), "range, factors: must be finite, got inf"),
     (lambda: vae().traverse(dims=[9]), "dims: 9 is not one of 0 .. 3"),
     (lambda: vae().export("x", "jax"), "format: 'jax' is not known; use onnx or torchscript"),
     (lambda: robustvae.load("nowhere"), "nowhere: no model there"),
-], ids=["traverse", "codes", "k", "temperature", "dims", "format", "folder"])  # fmt: skip
+], ids=["traverse", "codes", "k", "cold", "infinite", "dims", "format", "folder"])  # fmt: skip
 def test_what_makes_no_sense_is_refused(call: object, message: str) -> None:
     with pytest.raises(UserError) as error:
         call()  # type: ignore[operator]

@@ -103,8 +103,8 @@ class VAE:
 
     def law(self, temperature: float = 1.0, codes: str = "uniform") -> str:
         """What `generate` draws from; UserError where that makes no sense."""
-        if temperature <= 0:
-            raise UserError(f"temperature: must be > 0, got {temperature:g}")
+        if not 0 < temperature < np.inf:
+            raise UserError(f"temperature: must be > 0 and finite, got {temperature:g}")
         if isinstance(self.latent, VQ):
             if codes == "uniform" and temperature != 1:
                 raise UserError("temperature: has no effect on uniform codes; use empirical ones")
@@ -157,7 +157,7 @@ class VAE:
             raise UserError(f"dims: {wrong[0]} is not one of 0 .. {len(centre) - 1}")
         z = np.tile(centre if image is None else self.latents(image)[0], (len(dims), steps, 1))
         for row, d in enumerate(dims):
-            z[row, :, d] = centre[d] + np.linspace(-reach, reach, steps) * scale[d]
+            z[row, :, d] = centre[d] + scale[d] * _finite(reach) * np.linspace(-1, 1, steps)
         return self.decode(z)
 
     def active_dims(self, count: int) -> list[int]:
@@ -222,4 +222,11 @@ class VAE:
 
 def _along(values: ArrayLike, z: Floats) -> Floats:
     """Numbers along the second axis of z."""
-    return np.asarray(values, np.float32).reshape(1, -1, *[1] * (z.ndim - 2))
+    return _finite(values).reshape(1, -1, *[1] * (z.ndim - 2))
+
+
+def _finite(values: ArrayLike) -> Floats:
+    array = np.asarray(values, np.float32)
+    if not np.isfinite(array).all():
+        raise UserError(f"range, factors: must be finite, got {values}")
+    return array
