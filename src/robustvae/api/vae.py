@@ -228,5 +228,5 @@ def _along(values: ArrayLike, z: Floats) -> Floats:
 def _finite(values: ArrayLike) -> Floats:
     array = np.asarray(values, np.float32)
     if not np.isfinite(array).all():
-        raise UserError(f"range, factors: must be finite, got {values}")
+        raise UserError(f"range, factors: must be finite, got {array.tolist()}")
     return array
