@@ -14,7 +14,7 @@ import yaml
 from conftest import copy_project, overlay
 from short import content, fit
 
-from robustvae import params, resume, training
+from robustvae import params, resume
 from robustvae.errors import UserError
 from robustvae.model import Autoencoder
 from robustvae.training import loop
@@ -51,14 +51,18 @@ class Killed(BaseException):
 def _killed_after(
     steps: int, changes: dict[str, Any], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = iter(range(steps - 1, -1, -1))
+    plain = loop.Trainer.epoch
 
-    def show(*_: Any) -> None:
-        if next(left) == 0:
-            raise Killed
+    def epoch(self: loop.Trainer) -> Any:
+        nonlocal steps
+        for done in plain(self):
+            steps -= 1
+            if steps == 0:
+                raise Killed
+            yield done
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Bar, "show", show)
+        patch.setattr(loop.Trainer, "epoch", epoch)
         with pytest.raises(Killed), resume.Checkpoint(cache, DIGEST) as keep:
             fit(changes, keep, mode="dynamic")
 

@@ -6,8 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import torch
@@ -25,8 +23,6 @@ from robustvae.training.schedule import Row, best_epoch, stops_early
 from robustvae.training.source import Source, mix
 
 __all__ = ["best_epoch", "fit", "precision", "replay", "say", "setup", "warnings", "write_history"]
-
-SHOW_EVERY = 0.5  # seconds between losses on the bar
 
 
 def fit(
@@ -63,13 +59,23 @@ def fit(
         say(note)
     at = trainer.at
     while at.epoch < settings.epochs and not stops_early(at.rows, settings.early_stopping):
-        with Bar(f"epoch {at.epoch + 1}/{settings.epochs}", trainer.left()) as bar:
-            trainer.epoch(bar.show)
+        start, left = time.monotonic(), trainer.left()
+        with tqdm(
+            total=left,
+            desc=f"epoch {at.epoch + 1}/{settings.epochs}",
+            unit=" images",
+            leave=False,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        ) as bar:
+            for count, loss in trainer.epoch():
+                if bar.update(count):  # when it is drawn anew
+                    bar.set_postfix_str(f"loss {loss.item():.4g}", refresh=False)
             row = trainer.finish()
         trainer.save()
         if history is not None:
             write_history(history, at.rows)
-        say(bar.summary(row))
+        say(summary(row, settings.epochs, left / (time.monotonic() - start)))
     model.load_state_dict(at.best)
     model.cpu().eval()
     if history is not None:
@@ -134,47 +140,14 @@ def replay(path: Path | str) -> tuple[Autoencoder, Terms, Tensor]:
     return model, terms, total
 
 
-class Bar:
-    """Progress of an epoch: a bar with the loss on a terminal, nothing in a log."""
-
-    def __init__(self, label: str, images: int) -> None:
-        self.label, self.images, self.start, self.shown = label, images, time.monotonic(), 0.0
-
-    def __enter__(self) -> Self:
-        self.bar = tqdm(
-            total=self.images,
-            desc=self.label,
-            unit=" images",
-            leave=False,
-            dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
-        )
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.bar.close()
-
-    def show(self, count: int, loss: Tensor) -> None:
-        """One batch more."""
-        self.bar.update(count)
-        if not self.bar.disable and time.monotonic() - self.shown > SHOW_EVERY:
-            self.shown = time.monotonic()
-            self.bar.set_postfix_str(f"loss {loss.item():.4g}")
-
-    def summary(self, row: Row) -> str:
-        """The epoch in one line; speed with validation included."""
-        penalty = math.inf if row["val_divergence"] is None else row["val_divergence"]
-        speed = self.images / (time.monotonic() - self.start)
-        return (
-            f"{self.label}  train {row['train_total']:.2f}  val {row['val_total']:.2f} "
-            f"(recon {row['val_recon']:.2f}, divergence {penalty:.2f})  "
-            f"lr {row['lr']:.2g}  {speed:,.0f} images/s"
-        )
+def summary(row: Row, epochs: int, speed: float) -> str:
+    """An epoch in one line; images a second with validation included."""
+    penalty = math.inf if row["val_divergence"] is None else row["val_divergence"]
+    return (
+        f"epoch {row['epoch']}/{epochs}  train {row['train_total']:.2f}  "
+        f"val {row['val_total']:.2f} (recon {row['val_recon']:.2f}, divergence {penalty:.2f})  "
+        f"lr {row['lr']:.2g}  {speed:,.0f} images/s"
+    )
 
 
 def say(text: str) -> None:

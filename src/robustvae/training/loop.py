@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -131,8 +131,8 @@ class Trainer:
         epochs = self.settings.beta_warmup
         return min(1.0, (self.at.epoch + position / self.steps) / epochs) if epochs else 1.0
 
-    def epoch(self, show: Callable[[int, Tensor], None]) -> None:
-        """Train on what is left of the epoch under way; `show` gets each batch's size and loss."""
+    def epoch(self) -> Iterator[tuple[int, Tensor]]:
+        """Train on what is left of the epoch under way, yielding each batch's size and loss."""
         self.model.train()
         rate = learning_rate(self.settings, self.at.epoch, self.at.rows)
         for group in self.optimizer.param_groups:
@@ -141,9 +141,9 @@ class Trainer:
         for position in range(self.at.position, len(order)):
             total = self.step(order[position], self.warmup(position))
             self.at.position = position + 1
-            show(len(order[position]), total)
             if time.monotonic() - self.saved > SAVE_EVERY:
                 self.save()
+            yield len(order[position]), total
 
     def step(self, index: Tensor, warmup: float) -> Tensor:
         """One optimiser step on the images of `index`; the loss, detached."""
@@ -233,7 +233,7 @@ class Trainer:
                 )
             except ArithmeticError as error:
                 self.stop(f"in validation, {error}")
-            sums += torch.stack((terms.recon.sum(), terms.divergence.sum())).double().cpu()
+            sums += torch.stack((terms.recon.sum(), terms.divergence.sum())).cpu()
         loss, (recon, divergence) = self.model.loss_settings, sums / count
         total = Objective(loss.beta, loss.capacity)(recon, divergence, self.at.step)
         if not total.isfinite():
