@@ -176,7 +176,7 @@ def tables(results: Results) -> Iterator[Table]:
         for row in results.losses.to_dict("records")
     ])  # fmt: skip
     likelihood = results.evaluation.get("likelihood", {})
-    note = f"{images}, the importance-weighted bound on {likelihood.get('bound_images', 'some')}."
+    note = f"Likelihood: the first {likelihood.get('images', '?')} test images; latents: all."
     yield Table("Likelihood and use of the latents", note, [("quantity", ""), ("value", "")], [
         (False, [_text(_name(name)), number(value, _se(likelihood.get(name)))])
         for part in ("likelihood", "collapse") for name, value in results.metrics[part].items()

@@ -27,6 +27,7 @@ from robustvae.quantiles import QQ, Law
 
 Values = NDArray[Any]
 HEAVY = 30  # degrees of freedom below which tails need a scale of their own
+HEAVY_TICKS = [-100, -30, -10, -3, 0, 3, 10, 30, 100]
 HALO = [withStroke(linewidth=2.5, foreground="white")]
 
 
@@ -34,10 +35,10 @@ HALO = [withStroke(linewidth=2.5, foreground="white")]
 def qq_grid(panels: Mapping[int, QQ], active: Sequence[bool], law: Law,
             title: str, note: str) -> Figure:  # fmt: skip
     """One Q-Q panel per latent dimension, in the given order, all on the same scales."""
-    columns = min(8, max(3, int(np.ceil(np.sqrt(len(panels))))))
+    columns = min(8, int(np.ceil(np.sqrt(len(panels)))))
     lines = -(-len(panels) // columns)
-    side = 7.3 / columns
-    figure = sheet(lines * side + 0.75, title, note)
+    side = min(3.6, 7.3 / columns)
+    figure = sheet(lines * side + 0.75, title, note, max(5.5, columns * side + 0.7))
     axes_list = grid(figure, lines, columns, top=0.18, bottom=0.45, gap=(0.06, 0.06), share=True)
     for axes, (dim, points) in zip(axes_list, panels.items(), strict=False):
         _qq(axes, points, 1.4 if columns > 5 else 2.2)
@@ -88,7 +89,7 @@ def _scale(axes: Axes, panels: Sequence[QQ], heavy: bool) -> None:
         axes.set_yscale("asinh", linear_width=2.0)
     for axis in (axes.xaxis, axes.yaxis):
         if heavy:
-            axis.set_major_locator(FixedLocator([-100, -10, 0, 10, 100]))
+            axis.set_major_locator(FixedLocator(HEAVY_TICKS[:: 1 if len(panels) <= 9 else 2]))
             axis.set_minor_locator(NullLocator())
             axis.set_major_formatter("{x:g}")
         else:
