@@ -4,6 +4,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,22 @@ def test_an_experiment_without_results_is_left_out_and_said(
     record("broken", {}, 99)
     cli.main(["compare"])
     assert "broken is left out" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_tables_that_dvc_keeps_in_its_cache_are_found(unpainted: Path) -> None:
+    contents = result({"run.seed": 0, "loss.alpha": 0.5}, 0.7)
+    table = contents.pop("reports/robustness.csv")
+    (unpainted / "kept.csv").write_text(table)
+    command = [sys.executable, "-m", "dvc"]
+    subprocess.run([*command, "init", "-q", "-f"], check=True)
+    git("rm", "-q", "--cached", "reports/robustness.csv")
+    keep = "mv kept.csv reports/robustness.csv"
+    stage = ["stage", "add", "-q", "--run", "-n", "keep", "-o", "reports/robustness.csv", keep]
+    subprocess.run([*command, *stage], check=True)
+    record("kept", contents, 99)
+    cli.main(["compare"])
+    assert means(unpainted).loc["alpha 0.5, beta 1, df 0", "mRE"]["mean"] == pytest.approx(175)
 
 
 def test_all_that_is_promised_gets_written(repository: Path) -> None:

@@ -10,8 +10,10 @@ from functools import cached_property
 from io import StringIO
 from typing import Any
 
+import dvc.api
 import numpy as np
 import pandas as pd
+from dvc.exceptions import DvcException
 
 from robustvae.compare.statistics import holm, interval, p_value, relative
 from robustvae.errors import UserError
@@ -127,9 +129,19 @@ def read(names: Sequence[str], notes: list[str]) -> list[Run]:
 def _read(name: str, commit: str) -> Run:
     settings = yaml12.parse(git("show", f"{commit}:params.yaml"))
     metrics = json.loads(git("show", f"{commit}:reports/metrics.json"))
-    table = pd.read_csv(StringIO(git("show", f"{commit}:reports/robustness.csv")))
+    table = pd.read_csv(StringIO(_content(commit, "reports/robustness.csv")))
     rows = table[table["method"] == "model"].set_index(["group", "corruption", "severity"])
     return Run(name, flatten(settings), flatten(metrics), rows["e_den"])
+
+
+def _content(commit: str, path: str) -> str:
+    """A file of a commit, from git or from the DVC cache."""
+    if git("ls-tree", commit, path):
+        return git("show", f"{commit}:{path}")
+    try:
+        return str(dvc.api.read(path, rev=commit))
+    except (DvcException, OSError) as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
