@@ -24,13 +24,15 @@ class Preset:
     options: tuple[str, ...] = ("channels", "hidden")  # what settings may change, and activation
 
 
+# Without batch norm, silu: on dark images the first steps push every output down and leave
+# relu (and leaky relu) nets dead at the usual learning rates, with a constant image for ever.
 PRESETS: dict[str, Preset] = {
     "conv": Preset(
         (), "relu", 3, 2, 1, norm=True, options=("channels", "depth", "max_filters", "hidden")
     ),
-    "small": Preset((16, 32), "relu", 5),
-    "wide": Preset((64, 128), "relu", 4, 2, 1, hidden=1024),
-    "resnet": Preset((64, 128), "relu", 4, 2, 1),
+    "small": Preset((16, 32), "silu", 5),
+    "wide": Preset((64, 128), "silu", 4, 2, 1, hidden=1024),
+    "resnet": Preset((64, 128), "silu", 4, 2, 1),
     "mlp": Preset((200, 200), "tanh", options=("channels",)),
 }
 

@@ -116,7 +116,8 @@ class VQ(nn.Module):
         self.settings, dim, codes = settings.latent, settings.latent_dim, settings.latent.codes
         self.side = g.sides[-1]
         self.head = nn.Conv2d(g.features, dim, 1)
-        codebook = torch.randn(codes, dim)
+        # Small, so that no code starts nearest to everything; a unit normal left one code in use.
+        codebook = (2 * torch.rand(codes, dim) - 1) / codes
         self.codebook: Tensor
         if self.settings.update == "ema":
             self.codebook = nn.Buffer(codebook)
