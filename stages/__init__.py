@@ -1,4 +1,4 @@
-"""The pipeline's scripts: `python -m stages.NAME`. Sets up what must come before the first import of torch."""
+"""The scripts of the pipeline, `python -m stages.NAME`, and what must precede importing torch."""
 
 import os
 import sys

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from robustvae import checkpoint, files, params, prepared, robustness, training
+from robustvae import checkpoint, device, files, params, prepared, robustness
 from robustvae.metrics import Summary
 from robustvae.params import RunSettings
 from robustvae.prepared import SPLITS, Prepared
+from robustvae.progress import say
 from robustvae.robustness import bounds, collapse, table
 from robustvae.robustness.bounds import Draws, Report
-from robustvae.training import say
 from stages import CORRUPTED, MODELS, PREPARED, REPORTS, run
 
 LOSSES = ("recon", "divergence", "total", "mse")
@@ -28,7 +28,7 @@ def main() -> None:
     settings = params.load().evaluate
     data, model = prepared.load(PREPARED), checkpoint.load(MODELS)
     running = RunSettings.model_validate(model.config["run"])
-    model.to(training.setup(running), memory_format=torch.channels_last)
+    model.to(device.setup(running), memory_format=torch.channels_last)
     draws, size = Draws(running.seed), settings.batch_size
     images = {s: _seen(data, getattr(data, s), s, running.seed) for s in SPLITS}
     q = {s: bounds.posteriors(model, images[s], size) for s in SPLITS}

@@ -1,4 +1,4 @@
-"""Draw what evaluate wrote and what the model makes -> reports/figures."""
+"""Draw what evaluate wrote and what the model makes -> reports/figures, reports/charts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,8 +15,8 @@ from stages import CORRUPTED, MODELS, PREPARED, REPORTS, run
 def main() -> None:
     """Every figure that has a meaning for this model; the list of them comes last."""
     settings = params.load().plots
-    listed = figures.write(_gather(settings), REPORTS / "figures")
-    files.write_json(REPORTS / "figures" / "figures.json", listed)
+    listed = figures.write(_gather(settings), REPORTS / "figures", REPORTS / "charts")
+    files.write_json(REPORTS / "figures.json", listed)
 
 
 def _gather(settings: params.PlotSettings) -> Run:

@@ -18,8 +18,9 @@ def main() -> None:
         robustness=pd.read_csv(REPORTS / "robustness.csv"),
         config=files.read_json(MODELS / "config.json"),
         corrupted=files.read_json(CORRUPTED / "info.json"),
-        figures=files.read_json(REPORTS / "figures" / "figures.json"),
+        figures=files.read_json(REPORTS / "figures.json"),
         folder=REPORTS / "figures",
+        vectors=REPORTS / "charts",
         training_warnings=files.read_json(warnings) if warnings.exists() else (),
     )
     with files.replace(REPORTS / "report.html") as temporary:

@@ -5,10 +5,21 @@ from functools import partial
 
 import numpy as np
 
-from robustvae import checkpoint, corruptions, files, params, prepared, resume, seeding, training
+from robustvae import (
+    checkpoint,
+    corruptions,
+    device,
+    files,
+    params,
+    prepared,
+    resume,
+    seeding,
+    training,
+)
 from robustvae.corruptions import official
 from robustvae.model import Autoencoder
 from robustvae.params import MixtureSettings
+from robustvae.progress import say
 from stages import CACHE, MODELS, PREPARED, RAW, REPORTS, run
 
 
@@ -17,9 +28,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the checkpoint stays
     settings = params.load()
     data = prepared.load(PREPARED)
-    device = training.setup(settings.run)
+    where = device.setup(settings.run)
     model = Autoencoder.build(settings.model, settings.loss, data.shape)
-    training.say(model.describe())
+    say(model.describe())
     sections = {
         name: section.model_dump(mode="json")
         for name, section in {"train": settings.train, "run": settings.run}.items()
@@ -29,7 +40,7 @@ def main() -> None:
         model=settings.model.model_dump(mode="json"),
         loss=settings.loss.model_dump(mode="json"),
         data=data.info,
-        device=device.type,
+        device=where.type,
     )
     with resume.Checkpoint(CACHE, identity) as keep:
         rows = training.fit(
@@ -46,11 +57,11 @@ def main() -> None:
         )
         found = training.warnings(settings.loss, rows)
         files.write_json(REPORTS / "train" / "warnings.json", found)
-        used = training.precision(settings.train.precision, device)
+        used = device.precision(settings.train.precision, where)
         best = {"best_epoch": training.best_epoch(rows) + 1, "precision": used}
         checkpoint.save(model, {**sections, "data": data.info, **best}, MODELS)
     for text in found:
-        training.say(f"warning: {text}")
+        say(f"warning: {text}")
 
 
 def corrupted(

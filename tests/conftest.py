@@ -16,7 +16,8 @@ from robustvae import params
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (
-    "src", "stages", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "data/images/README.md",
+    "src", "stages", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml",
+    "data/images/README.md",
 )  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def make_params(default_params: dict[str, Any]) -> Callable[..., params.Params]:
 
 
 def copy_project(folder: Path, home: Path) -> dict[str, str]:
-    """Copy the project's files to `folder`; the environment that keeps DVC and git to themselves there."""
+    """Copy the project to `folder`; the environment that keeps DVC and git to themselves there."""
     folder.mkdir(parents=True)
     for name in COPIED:
         source = ROOT / name

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from conftest import ROOT, overlay
 
-from robustvae import corruptions, params, resume, training
+from robustvae import corruptions, device, params, resume, training
 from robustvae.model import Autoencoder
 from robustvae.training.schedule import Row
 
@@ -55,7 +55,7 @@ def fit(
 ) -> tuple[list[Row], Autoencoder]:
     """Train from the start, or from the checkpoint; history and model."""
     s = settings(changes)
-    training.setup(s.run)
+    device.setup(s.run)
     model = Autoencoder.build(s.model, s.loss, (1, 8, 8))
     rows = training.fit(
         model, TRAIN, VAL, s.train, s.run,

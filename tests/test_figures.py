@@ -144,7 +144,7 @@ def test_unlabelled_images_and_many_classes_are_drawn(
 def test_written_files_are_the_same_bytes_every_time(
     make_run: Callable[..., Run], tmp_path: Path
 ) -> None:
-    listed = [figures.write(make_run(), tmp_path / name) for name in ("a", "b")]
+    listed = [figures.write(make_run(), tmp_path / name, tmp_path / name) for name in ("a", "b")]
     assert listed[0] == listed[1]
     first = sorted((tmp_path / "a").iterdir())
     assert {path.suffix for path in first} == {".png", ".svg"}

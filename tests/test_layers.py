@@ -16,6 +16,7 @@ LAYERS = [
         "seeding",
         "progress",
         "vision",
+        "device",
         "files",
         "prepared",
         "downloads",
@@ -28,7 +29,17 @@ LAYERS = [
     {"datasets", "divergences", "likelihoods", "nets"},
     {"latents"},
     {"model"},
-    {"checkpoint", "training", "resume", "bounds", "robustness", "figures", "report", "compare"},
+    {
+        "checkpoint",
+        "training",
+        "resume",
+        "bounds",
+        "robustness",
+        "figures",
+        "report",
+        "compare",
+        "sweep",
+    },
     {"api", "cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -38,8 +49,13 @@ HOMES = {
     "torchvision": {"vision"},
     "torchmetrics": {"metrics"},
     "matplotlib": {"figures"},
-    "jinja2": {"report", "compare"},
+    "jinja2": {"report", "compare", "sweep"},
     "dvc": {"compare"},
+    "dask": {"sweep"},
+    "distributed": {"sweep"},
+    "onnx": {"api"},
+    "onnxruntime": {"api"},
+    "sklearn": {"datasets", "metrics"},
 }
 MODULES = sorted(
     {

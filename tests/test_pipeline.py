@@ -2,9 +2,9 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -89,19 +89,18 @@ def test_a_run_ends_in_metrics_figures_and_a_report(project: Project) -> None:
     assert {"train", "val", "test"} <= set(metrics)
     assert set(metrics["test"]) == {"recon", "divergence", "total", "mse"}
     assert (project.folder / "reports/report.html").stat().st_size < 5_000_000
-    figures = json.loads((project.folder / "reports/figures/figures.json").read_text())
+    figures = json.loads((project.folder / "reports/figures.json").read_text())
     assert all((project.folder / "reports/figures" / f["file"]).exists() for f in figures)
     assert project.status() == {}
     assert project("git status --porcelain") == ""
 
 
 def test_nothing_to_do_takes_little_time(project: Project) -> None:
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert "up to date" in project("dvc repro")
-        times.append(time.perf_counter() - start)
-    assert min(times) < 2
+    """Under two seconds; of processor time, which other work on the machine does not lengthen."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "up to date" in project("dvc repro")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
 
 
 def _leaves(node: Any, prefix: str = "") -> list[str]:

@@ -47,9 +47,7 @@ def _uses(path: Path) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and id(node) not in inner:
             root, names = _chain(node)
-            if root == "params.load()":
-                found.add(names)
-            elif root == "settings" and not start["settings"]:
+            if root == "params.load()" or (root == "settings" and not start["settings"]):
                 found.add(names)
     return found
 

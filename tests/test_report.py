@@ -93,7 +93,7 @@ def results(tmp_path: Path) -> Results:
             "versions": {"torch": "2.0"},
         },
         corrupted={"seed": 7, "sets": [{"file": "fog-5.npy", "sha256": "cd34"}]},
-        figures=figures, folder=tmp_path, training_warnings=("stopped early",),
+        figures=figures, folder=tmp_path, vectors=tmp_path, training_warnings=("stopped early",),
     )  # fmt: skip
 
 

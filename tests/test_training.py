@@ -14,7 +14,7 @@ from conftest import ROOT, overlay
 from pydantic import BaseModel
 from short import TRAIN, VAL, content, fit
 
-from robustvae import divergences, params, resume, training
+from robustvae import device, divergences, params, resume, training
 from robustvae.errors import UserError
 from robustvae.model import Autoencoder
 from robustvae.params import LossSettings, TrainSettings
@@ -407,11 +407,11 @@ def test_automatic_clipping_is_for_gamma(changes: dict[str, Any], clips: bool) -
 
 
 def test_device_and_precision() -> None:
-    assert training.setup(short.settings({"run.device": "auto"}).run).type in ("cpu", "cuda", "mps")
-    assert training.precision("auto", CPU) == "fp32"
+    assert device.setup(short.settings({"run.device": "auto"}).run).type in ("cpu", "cuda", "mps")
+    assert device.precision("auto", CPU) == "fp32"
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match=r"run\.device: cuda is not available"):
-            training.setup(short.settings({"run.device": "cuda"}).run)
+            device.setup(short.settings({"run.device": "cuda"}).run)
 
 
 # --- what is written

@@ -1,4 +1,4 @@
-"""Progress that suits where it is shown: a bar on a terminal, a plain line now and then in a log."""
+"""Progress that suits its place: a bar on a terminal, a plain line now and then in a log."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -29,3 +29,9 @@ def track(
             delay=LOG_EVERY,
             bar_format="{desc}: {n_fmt}/{total_fmt} {rate_fmt}\n",
         )
+
+
+def say(text: str) -> None:
+    """One line on standard output, at once, above a bar that may be there."""
+    tqdm.write(text)
+    sys.stdout.flush()

@@ -74,6 +74,7 @@ class Results:
     corrupted: dict[str, Any]
     figures: Sequence[dict[str, Any]]
     folder: Path  # of the figures
+    vectors: Path  # of their vector files
     training_warnings: Sequence[str] = ()
 
 
@@ -215,16 +216,16 @@ def pictures(results: Results, width: int) -> dict[str, list[dict[str, str]]]:
     sections: dict[str, list[dict[str, str]]] = {}
     for item in results.figures:
         if (results.folder / item["file"]).exists():
-            source = embed(results.folder, item, width)
+            source = embed(results, item, width)
             sections.setdefault(item["section"], []).append({**item, **source})
     return sections
 
 
-def embed(folder: Path, item: Mapping[str, Any], width: int) -> dict[str, str]:
+def embed(results: Results, item: Mapping[str, Any], width: int) -> dict[str, str]:
     """A data URI: the SVG where it is small, otherwise the PNG in at most 256 colours."""
-    with Image.open(folder / item["file"]) as image:
+    with Image.open(results.folder / item["file"]) as image:
         size = {"width": str(image.width), "height": str(image.height)}
-        vector = folder / str(item.get("vector"))
+        vector = results.vectors / str(item.get("vector"))
         if vector.suffix == ".svg" and vector.exists() and vector.stat().st_size < SVG_LIMIT:
             return {"uri": _uri("svg+xml", vector.read_bytes()), **size}
         small = image.convert("RGB")

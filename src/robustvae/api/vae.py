@@ -14,6 +14,7 @@ from robustvae import binarize, checkpoint, seeding
 from robustvae.api.card import card, describe
 from robustvae.api.export import export
 from robustvae.api.images import Images, Source, read
+from robustvae.device import settle
 from robustvae.distributions import Diagonal, DiagStudentT
 from robustvae.errors import UserError
 from robustvae.latents import VQ, perplexity
@@ -31,12 +32,7 @@ def load(
     data: Path | str = "data/prepared",
 ) -> "VAE":
     """The model of a folder; `data` is where "train", "val" and "test" are looked up."""
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        device = next((name for name, there in found.items() if there), "cpu")
-    if not found.get(device, device == "cpu"):
-        raise UserError(f"device: {device} is not available here; use auto or cpu")
-    return VAE(Path(folder), device, batch_size, Path(data))
+    return VAE(Path(folder), settle(device, "device").type, batch_size, Path(data))
 
 
 class VAE:

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from robustvae import params
 from robustvae.errors import UserError
+from robustvae.params.yaml12 import read
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Check the keys, then hand over to DVC."""
-    values, known = flatten(params.read(args.recipe)), flatten(params.read())
+    values, known = flatten(read(args.recipe)), flatten(read())
     for key in values:
         if key not in known:
             raise UserError(f"{args.recipe}: {key}: no such setting in params.yaml")

@@ -13,9 +13,13 @@ from robustvae.figures.style import save
 __all__ = ["GALLERY", "Run", "charts", "key", "latent", "pictures", "save", "write"]
 
 
-def write(run: Run, folder: Path) -> list[dict[str, Any]]:
-    """Draw everything that has a meaning for this run; returns what the report needs to know."""
+def write(run: Run, folder: Path, vectors: Path) -> list[dict[str, Any]]:
+    """Draw everything that has a meaning for this run; returns what the report needs to know.
+
+    PNG files to `folder`, all of which DVC shows; vector files to `vectors`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    vectors.mkdir(parents=True, exist_ok=True)
     vector = run.settings.vector
     written = []
     for name, entry in progress.track(GALLERY.items(), "figures", len(GALLERY), "figure"):
@@ -23,12 +27,13 @@ def write(run: Run, folder: Path) -> list[dict[str, Any]]:
         figure = entry.draw(run, entry.title)
         if figure is None:
             continue
-        suffixes = ["png"] + ([vector] if entry.kind == "chart" and vector != "none" else [])
-        for suffix in suffixes:
-            save(figure, folder / f"{name}.{suffix}", run.settings.dpi)
+        save(figure, folder / f"{name}.png", run.settings.dpi)
+        drawn = entry.kind == "chart" and vector != "none"
+        if drawn:
+            save(figure, vectors / f"{name}.{vector}", run.settings.dpi)
         written.append({
             "file": f"{name}.png",
-            "vector": f"{name}.{vector}" if len(suffixes) == 2 else None,
+            "vector": f"{name}.{vector}" if drawn else None,
             "title": entry.title,
             "caption": entry.caption,
             "section": entry.section,

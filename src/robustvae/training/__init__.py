@@ -13,16 +13,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from robustvae import files, resume
+from robustvae.device import setup
 from robustvae.divergences import saturation_warning
 from robustvae.errors import UserError
 from robustvae.model import Autoencoder, Terms
 from robustvae.params import LossSettings, ModelSettings, RunSettings, TrainSettings
-from robustvae.training.device import precision, setup
+from robustvae.progress import say
 from robustvae.training.loop import LARGEST, Trainer, losses
 from robustvae.training.schedule import Row, best_epoch, stops_early
 from robustvae.training.source import Source, mix
 
-__all__ = ["best_epoch", "fit", "precision", "replay", "say", "setup", "warnings", "write_history"]
+__all__ = ["best_epoch", "fit", "replay", "warnings", "write_history"]
 
 
 def fit(
@@ -148,9 +149,3 @@ def summary(row: Row, epochs: int, speed: float) -> str:
         f"val {row['val_total']:.2f} (recon {row['val_recon']:.2f}, divergence {penalty:.2f})  "
         f"lr {row['lr']:.2g}  {speed:,.0f} images/s"
     )
-
-
-def say(text: str) -> None:
-    """One line on standard output, at once, above a bar that may be there."""
-    tqdm.write(text)
-    sys.stdout.flush()

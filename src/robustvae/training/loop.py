@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from robustvae import files, resume, seeding
+from robustvae.device import precision, reseed
 from robustvae.divergences import Objective
 from robustvae.errors import UserError
 from robustvae.model import Autoencoder, Terms
 from robustvae.params import RunSettings, TrainSettings
-from robustvae.training.device import precision, reseed
 from robustvae.training.schedule import Row, best_epoch, clip_norm, learning_rate
 from robustvae.training.source import Source, add_noise, batches
 

@@ -1,4 +1,4 @@
-"""Where and in which numbers a training runs."""
+"""Where and in which numbers torch computes."""
 
 import os
 
@@ -15,12 +15,16 @@ def setup(run: RunSettings) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats to the bit only so
     torch.use_deterministic_algorithms(run.deterministic)
     torch.manual_seed(seeding.seed(run.seed, "initialisation"))
+    return settle(run.device, "run.device")
+
+
+def settle(name: str, place: str) -> torch.device:
+    """The device of that name; auto: cuda, else mps, else cpu. `place` names it in the message."""
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    name = run.device
     if name == "auto":
-        name = "cuda" if found["cuda"] else "mps" if found["mps"] else "cpu"
-    if not found.get(name, True):
-        raise UserError(f"run.device: {name} is not available here; use auto or cpu")
+        name = next((kind for kind, there in found.items() if there), "cpu")
+    if not found.get(name, name == "cpu"):
+        raise UserError(f"{place}: {name} is not available here; use auto or cpu")
     return torch.device(name)
 
 
