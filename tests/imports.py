@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "robustvae"
-# These cannot change what a stage writes: they check values, which DVC tracks one by one, and speak.
+# They cannot change what a stage writes: they check values, which DVC tracks, and speak.
 NEUTRAL = {"params", "errors", "progress"}
 
 

@@ -1,4 +1,4 @@
-"""The pipeline as a user runs it: `dvc repro`, `dvc exp run`, `dvc status`, in a project of its own."""
+"""The pipeline as a user runs it (dvc repro, exp run, status), in a project of its own."""
 
 import json
 import os
@@ -118,7 +118,7 @@ def _other(value: Any) -> Any:
 
 
 def test_each_key_reruns_the_stages_that_read_it_and_no_other(project: Project) -> None:
-    """Through DVC's own status, for every key of params.yaml; what follows them is the stage graph."""
+    """Through DVC's own status, for every key; what follows them is the stage graph."""
     path = project.folder / "params.yaml"
     original = path.read_text()
     content = params.read(path)
@@ -238,7 +238,7 @@ def test_a_mistake_stops_the_run_with_its_line(project: Project) -> None:
 
 
 def test_the_committed_lock_agrees_with_the_code() -> None:
-    """`dvc.lock` is that of the default run: a clone without data has nothing to run but for missing outputs."""
+    """dvc.lock is that of the default run: but for missing outputs a clone has nothing to run."""
     done = subprocess.run(
         ["dvc", "repro", "--dry", "--allow-missing"],
         cwd=ROOT,

@@ -30,7 +30,7 @@ def test_code_deps_are_the_modules_that_the_stage_imports(stage: str) -> None:
 
 
 def _uses(path: Path) -> set[str]:
-    """The places of params.yaml that a stage reads: `settings.a.b`, where settings is what params.load gave."""
+    """The places of params.yaml that a stage reads: `settings.a.b`."""
     tree = next(
         node
         for node in ast.parse(path.read_text()).body

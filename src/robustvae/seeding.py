@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def seed(root: int, *names: str | int) -> int:
-    """63-bit seed of the stream `names` under `root`, by SHA-256, so that streams do not overlap."""
+    """63-bit seed of the stream `names` under `root`, by SHA-256: no two streams overlap."""
     text = "/".join([str(root), *map(str, names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

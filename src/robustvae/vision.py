@@ -27,7 +27,7 @@ def prepare() -> torch.library.Library | None:
     if any(_loads(path) for path in sorted(root.glob("_C*"))):
         return None
     text = (root / "_meta_registrations.py").read_text()
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name in re.findall(r'register_fake\("torchvision::(\w+)"\)', text):
         library.define(SCHEMA.format(name))  # type: ignore[no-untyped-call]
     return library
