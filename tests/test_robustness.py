@@ -128,13 +128,6 @@ def test_draws_depend_on_neither_batch_size_nor_other_draws() -> None:
     assert not np.allclose(one, bounds.mean_elbo(model, x, q, 3, 50, Draws(6))[0])
 
 
-def test_an_image_and_its_copy_have_the_same_score() -> None:
-    model, x = Linear(width=1.6), torch.from_numpy(grey(8))
-    q = model.posterior(x)
-    draw = Draws(0).standard(q, "score")
-    assert torch.equal(bounds.score(model, x, q, draw), bounds.score(model, x, q, draw))
-
-
 def test_dequantised_pixels_fill_the_cells_of_the_grey_levels() -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, *PIXELS), dtype=np.uint8)
     noisy = bounds.dequantised(images, 0)

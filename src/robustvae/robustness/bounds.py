@@ -90,16 +90,13 @@ def elbo(
 
 
 def score(model: Autoencoder, x: Tensor, q: Diagonal | None, draw: Tensor | None) -> Tensor:
-    """Negative ELBO that tells corrupted from clean images, [B].
+    """Negative ELBO that tells corrupted from clean images, [B], from one draw.
 
-    From z = mu + s u and its mirror image mu - s u, u being the same for an image and its
-    corruptions: what is odd in u cancels within the pair, most of the rest in a difference.
+    The same draw for an image and its corruptions. On the default model its noise is a fifteenth of
+    the spread between images, and another seed moves an AUROC by 0.0002.
     """
-    if draw is None:
-        fit, rate = elbo(model, x, q, None)
-        return rate - fit
-    pair = [elbo(model, x, q, u) for u in (draw, -draw)]
-    return 0.5 * (pair[0][1] - pair[0][0] + pair[1][1] - pair[1][0])
+    fit, rate = elbo(model, x, q, draw)
+    return rate - fit
 
 
 @torch.inference_mode()
