@@ -17,10 +17,10 @@ repro: setup
 	@echo "Done: open reports/report.html"
 
 test: setup
-	@$(RUN) python -m pytest
+	@$(RUN) python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 quick: setup
-	@$(RUN) python -m pytest -m "not slow"
+	@$(RUN) python -m pytest -n auto --maxprocesses 4 -m "not slow"
 
 check: setup
 	@$(RUN) ruff check .
