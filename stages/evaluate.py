@@ -15,6 +15,7 @@ from robustvae.prepared import SPLITS, Prepared
 from robustvae.progress import say
 from robustvae.robustness import bounds, collapse, table
 from robustvae.robustness.bounds import Draws, Report
+from robustvae.robustness.collapse import Collapse
 from stages import CORRUPTED, MODELS, PREPARED, REPORTS, run
 
 LOSSES = ("recon", "divergence", "total", "mse")
@@ -39,60 +40,73 @@ def main() -> None:
         say(f"importance-weighted bound: {1000 * likelihood.cost:.1f} ms per image")
     use, latents = collapse.latents(model, images["test"], q["test"], size, draws)
 
-    listed, sets = [CLEAN], {"clean": images["test"]}
-    for entry in files.read_json(CORRUPTED / "info.json")["sets"]:
-        listed.append(_labels(entry))
-        name, array = listed[-1]["name"], files.open_npy(CORRUPTED / entry["file"])
-        sets[name] = _seen(data, array, name, running.seed)
     probe = robustness.fit_probe(model, images["train"], data.labels["train"], settings, draws)
     mean_image = np.asarray(data.train.mean(axis=0) / 255, dtype=np.float32)
     known = robustness.Known(q["test"], data.labels["test"], mean_image, probe, draws)
+    listed, sets = _sets(data, images["test"], running.seed)
     values, means = robustness.measure(model, sets, known, settings)
     gaps = robustness.gaps(model, known, settings)
     rows, reasons = table.tabulate(values, listed, settings, running.seed, gaps)
 
-    reports = {**losses, "likelihood": likelihood}
-    for place, report in reports.items():
-        reasons |= {f"{place}.{name}": reason for name, reason in report.reasons.items()}
-    warnings = [use.verdict] if use.collapsed else []
-    warnings += [w for report in reports.values() for w in report.warnings] + table.warnings(rows)
-    first = table.headline(rows)
     metrics = {
         **{s: {name: _value(losses[s], name) for name in LOSSES} for s in SPLITS},
         "likelihood": {name: _value(likelihood, name) for name in likelihood.values},
         "collapse": use.values,
-        "robustness": {**first, **use.headline},
+        "robustness": {**table.headline(rows), **use.headline},
     }
-    evaluation = {
-        "warnings": warnings,
-        "collapse": {"verdict": use.verdict, **use.values},
-        "losses": {s: _summaries(losses[s]) for s in SPLITS},
-        "likelihood": {**_summaries(likelihood), **likelihood.facts},
-        "headline": first,
-        "aggregates": table.aggregate(rows),
-        "reasons": reasons,
-        "data": data.info,
-        "model": {k: model.config[k] for k in ("parameters", "versions") if k in model.config},
-    }
-    _write(metrics, evaluation, rows)
+    evaluation = _evaluation(losses, likelihood, use, rows, reasons)
+    evaluation |= {"data": data.info, "parameters": model.config["parameters"]}
+    files.write_json(REPORTS / "metrics.json", _plain(metrics))
+    files.write_json(REPORTS / "evaluation.json", _plain(evaluation))
+    _csv(pd.DataFrame([{"split": s, **metrics[s]} for s in SPLITS]), "losses")
+    _csv(rows, "robustness")
     files.save_npz(REPORTS / "latents.npz", **latents, **_half(means), labels=data.labels["test"])
     kept = {s: v for (s, method), v in values.items() if method == "model"}
     scores = {f"{s}/{k}": v[k].astype(np.float32) for s, v in kept.items() for k in KEPT if k in v}
     files.save_npz(REPORTS / "scores.npz", **scores)
-    _show(metrics, use.verdict, warnings)
+    _show(metrics, use.verdict, evaluation["warnings"])
+
+
+def _evaluation(
+    losses: dict[str, Report],
+    likelihood: Report,
+    use: Collapse,
+    rows: pd.DataFrame,
+    reasons: dict[str, str],
+) -> dict[str, Any]:
+    """All that metrics.json has no room for: warnings, reasons, standard errors, aggregates."""
+    warnings, reasons = [use.verdict] if use.collapsed else [], dict(reasons)
+    for place, report in {**losses, "likelihood": likelihood}.items():
+        reasons |= {f"{place}.{name}": reason for name, reason in report.reasons.items()}
+        warnings += report.warnings
+    return {
+        "warnings": warnings + table.warnings(rows),
+        "collapse": {"verdict": use.verdict, **use.values},
+        "losses": {s: {**_summaries(losses[s]), **losses[s].facts} for s in SPLITS},
+        "likelihood": {**_summaries(likelihood), **likelihood.facts},
+        "headline": table.headline(rows),
+        "aggregates": table.aggregate(rows),
+        "reasons": reasons,
+    }
+
+
+def _sets(
+    data: Prepared, clean: np.ndarray, seed: int
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """What rows of the table say of each set, and the images by name; the clean ones first."""
+    listed, sets = [CLEAN], {"clean": clean}
+    for entry in files.read_json(CORRUPTED / "info.json")["sets"]:
+        name = f"{entry['name']}-{entry['severity']}"
+        sets[name] = _seen(data, files.open_npy(CORRUPTED / entry["file"]), name, seed)
+        kept = {key: entry[key] for key in ("group", "severity", "default")}
+        listed.append({"name": name, "corruption": entry["name"], **kept})
+    return listed, sets
 
 
 def _seen(data: Prepared, images: np.ndarray, name: str, seed: int) -> np.ndarray:
     """Images as the model sees them; the clean test images are the set `clean`."""
     name, info = "clean" if name == "test" else name, data.info
     return robustness.binarized(images, info["binarize"], info["threshold"], seed, name)
-
-
-def _labels(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row of the table says of a corrupted set."""
-    name = f"{entry['name']}-{entry['severity']}"
-    kept = {key: entry[key] for key in ("group", "severity", "default")}
-    return {"name": name, "corruption": entry["name"], **kept}
 
 
 def _half(means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -122,13 +136,9 @@ def _plain(obj: Any) -> Any:
     return obj.item() if isinstance(obj, np.generic) else obj
 
 
-def _write(metrics: dict[str, Any], evaluation: dict[str, Any], rows: pd.DataFrame) -> None:
-    files.write_json(REPORTS / "metrics.json", _plain(metrics))
-    files.write_json(REPORTS / "evaluation.json", _plain(evaluation))
-    losses = pd.DataFrame([{"split": s, **metrics[s]} for s in SPLITS])
-    for name, frame in (("losses", losses), ("robustness", rows)):
-        with files.replace(REPORTS / f"{name}.csv") as temporary:
-            frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+def _csv(frame: pd.DataFrame, name: str) -> None:
+    with files.replace(REPORTS / f"{name}.csv") as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def _show(metrics: dict[str, Any], verdict: str, warnings: list[str]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from robustvae.distributions import DiagNormal, Diagonal
+from robustvae.distributions import DiagNormal, Diagonal, wide
 
 Values = NDArray[np.float64]  # [N], one per image
 Summary = tuple[float, float]  # value, standard error; NaN where there is none
@@ -42,8 +42,8 @@ class Pair:
 
 
 def mse(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared difference over channels and pixels, [B], accumulated in float64."""
-    return (a - b).square().flatten(1).mean(1, dtype=torch.float64)
+    """Mean squared difference over channels and pixels, [B], accumulated in float64 if there is."""
+    return (a - b).square().flatten(1).mean(1, dtype=wide(a.device))
 
 
 @functools.lru_cache(maxsize=8)
@@ -72,13 +72,13 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     c1, c2 = 0.01**2, 0.03**2
     value = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     value = value / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    return value.flatten(1).mean(1, dtype=torch.float64)
+    return value.flatten(1).mean(1, dtype=wide(a.device))
 
 
 def drift(mu_x: Tensor, mu_y: Tensor, spread: Tensor) -> Tensor:
     """Root mean square over active dimensions of (mu(y) - mu(x)) / sd of mu(x), [B]."""
     active = spread > 0
-    ratio = (mu_y - mu_x)[:, active].double().square() / spread[active]
+    ratio = (mu_y - mu_x)[:, active].to(spread.dtype).square() / spread[active]
     return ratio.mean(1).sqrt()
 
 
@@ -88,8 +88,9 @@ def symmetric_kl(q: Diagonal, r: Diagonal, noise: Tensor | None = None) -> Tenso
     `noise` [K, B, Z]: draws of the family at location 0 and scale 1.
     """
     if isinstance(q, DiagNormal):
-        vq, vr = q.logvar.double().exp(), r.logvar.double().exp()
-        distance = (q.mu.double() - r.mu.double()).square()
+        dtype = wide(q.mu.device)
+        vq, vr = q.logvar.to(dtype).exp(), r.logvar.to(dtype).exp()
+        distance = (q.mu.to(dtype) - r.mu.to(dtype)).square()
         return 0.5 * ((vq + distance) / vr + (vr + distance) / vq - 2).sum(1)
     if noise is None:
         raise ValueError("no closed form for the KL of Student-t posteriors; pass noise")

@@ -63,7 +63,7 @@ def losses(
             divergence, _ = model.divergence.evaluate(part, model.prior())
             x_hat = model.likelihood.mean(model.decode(part.mean))
         for key, value in zip(parts, (recon, divergence, metrics.mse(x_hat, x)), strict=True):
-            parts[key].append(value.double().cpu())
+            parts[key].append(value.cpu().double())
     return _summed_up(model, {key: torch.cat(values) for key, values in parts.items()})
 
 
@@ -162,7 +162,7 @@ def measure(
                 for metric in settings.metrics:
                     if method == "model" or metric in PIXEL_METRICS:
                         for quantity, values in METRICS[metric](pair).items():
-                            columns.setdefault(quantity, []).append(values.double().cpu())
+                            columns.setdefault(quantity, []).append(values.cpu().double())
             if seen_y.q is not None:
                 means.setdefault(name, []).append(seen_y.q.mean.float().cpu())
     done = {k: {n: torch.cat(v).numpy() for n, v in c.items()} for k, c in parts.items()}
@@ -213,7 +213,7 @@ class _Comparison:
         )  # fmt: skip
         probe, labels = self.known.probe, self.known.labels[where]
         if isinstance(probe, Probe):
-            features = seen_y.features.double().cpu().numpy()
+            features = seen_y.features.cpu().double().numpy()
             answers = lambda: torch.from_numpy(probe.correct(features, labels))  # noqa: E731
             model = dataclasses.replace(model, correct=answers)
         yield "model", model

@@ -138,7 +138,7 @@ def importance_weighted(
             part, x = select(q, where), pixels(model, images, where)
             z = shifted(part, noise[where])
             fit = model.likelihood.log_prob(x, model.decode(z), z) - part.log_prob(z)
-            weight, changed = ((fit + law.log_prob(z)).double().cpu().numpy() for law in laws)
+            weight, changed = ((fit + law.log_prob(z)).cpu().double().numpy() for law in laws)
             first[where] = np.logaddexp(first[where], weight)
             second[where] = np.logaddexp(second[where], 2 * weight)
             other[where] = np.logaddexp(other[where], changed)
@@ -200,7 +200,8 @@ def likelihood(
     report.facts["images"] = len(images)
     if not model.likelihood.proper(binary):
         report.put("bernoulli_cross_entropy", -fit)
-        for name in ("elbo", weighted, "log_likelihood", "bits_per_dim"):
+        asked = [weighted] if settings.iwae_samples else []
+        for name in ("elbo", *asked, "log_likelihood", "bits_per_dim"):
             report.put(name, None, "the cross-entropy of grey pixels is no normalised likelihood")
         return report
     reason = no_elbo(model)
@@ -238,10 +239,10 @@ def _bound(
     name: str,
 ) -> Values | None:
     """Add the importance-weighted bound to the report and return it, None where there is none."""
+    if settings.iwae_samples == 0:
+        return None
     if q is None:
         report.put(name, None, "vq: the code is deterministic, there is nothing to weight")
-        return None
-    if settings.iwae_samples == 0:
         return None
     start = time.perf_counter()
     result = importance_weighted(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustvae.distributions import DiagNormal, Diagonal
+from robustvae.distributions import DiagNormal, Diagonal, wide
 from robustvae.divergences import kl
 from robustvae.latents import perplexity
 from robustvae.model import Autoencoder
@@ -20,13 +20,13 @@ ACTIVE = (
     0.01  # a dimension is active when the variance of its posterior mean over images exceeds this
 )
 PAIRS = 1000  # images the aggregate posterior is estimated from
-ROWS = 50  # images compared with all others at a time
+ROWS = 20  # images compared with all others at a time
 NODES = 64  # quadrature nodes for the KL of Student-t marginals
 
 
 def spread(q: Diagonal) -> Tensor:
     """Variance of the posterior mean over images, [Z]; 0 in inactive dimensions."""
-    variance = q.mean.double().var(0, unbiased=False)
+    variance = q.mean.to(wide(q.mu.device)).var(0, unbiased=False)
     return torch.where(variance > ACTIVE, variance, 0.0)
 
 
@@ -96,7 +96,7 @@ def latents(
                 used = model.codes(pixels(model, images, where)).flatten().cpu().numpy()
                 counts += np.bincount(used, minlength=len(counts))
         return codes(counts), {"code_counts": counts}
-    p = model.generating_prior()
+    q, p = (_on_cpu(law) for law in (q, model.generating_prior()))
     arrays = {
         "mu": q.mu,
         "logvar": q.logvar,
@@ -106,9 +106,13 @@ def latents(
         "prior_df": torch.tensor(getattr(p, "df", 0.0)),
         "kl_per_dim": kl_per_dim(q, p),
     }
-    found = {name: array.float().cpu().numpy() for name, array in arrays.items()}
-    found["active"] = (spread(q) > 0).cpu().numpy()
+    found = {name: array.detach().float().numpy() for name, array in arrays.items()}
+    found["active"] = (spread(q) > 0).numpy()
     return continuous(q, p, draws), found
+
+
+def _on_cpu(law: Diagonal) -> Diagonal:
+    return dataclasses.replace(law, mu=law.mu.detach().cpu(), logvar=law.logvar.detach().cpu())
 
 
 def continuous(q: Diagonal, p: Diagonal, draws: Draws) -> Collapse:
