@@ -156,7 +156,9 @@ def test_learned_scalar_variance_starts_at_one_and_ends_at_the_mean_squared_erro
     likelihood = Gaussian("scalar", SIGMA)
     x, out, z = batch(likelihood)
     assert likelihood.logvar(out).item() == pytest.approx(0, abs=1e-4)
-    optimiser = torch.optim.LBFGS(likelihood.parameters(), max_iter=50)
+    optimiser = torch.optim.LBFGS(
+        likelihood.parameters(), max_iter=50, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         optimiser.zero_grad()
