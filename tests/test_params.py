@@ -201,6 +201,20 @@ def test_every_key_has_a_comment(default_params: dict[str, Any]) -> None:
     assert silent == ["report.title"]
 
 
+def test_params_yaml_is_as_dvc_writes_it(tmp_path: Path) -> None:
+    """So that `dvc exp run -S` changes the one line that it is about."""
+    from dvc.utils.serialize import modify_yaml
+
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text())
+    with modify_yaml(path) as content:
+        content["loss"]["df"] = 3.0
+    lines = zip(
+        path.read_text().splitlines(), (ROOT / "params.yaml").read_text().splitlines(), strict=True
+    )
+    assert [line.split("#")[0].strip() for line, old in lines if line != old] == ["df: 3.0"]
+
+
 def test_the_schema_and_the_readme_table_are_up_to_date() -> None:
     assert (ROOT / "params.schema.json").read_text() == documents.schema(ROOT / "params.yaml")
     readme = ROOT / "README.md"

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from robustvae import params
+from robustvae.cli.recipe import flatten
 from robustvae.errors import UserError
+from robustvae.params.yaml12 import read
 
 PARAMS, SCHEMA, README = Path("params.yaml"), Path("params.schema.json"), Path("README.md")
 BEGIN, END = "<!-- parameters: generated -->\n", "<!-- end of parameters -->\n"
@@ -47,7 +49,8 @@ def documented(path: Path) -> dict[str, tuple[str, str]]:
         parents.append((indent, match["key"]))
         dotted = ".".join(key for _, key in parents)
         found[dotted] = (match["value"].strip(), (match["comment"] or "").strip())
-    return found
+    empty = [key for key, value in flatten(read(path)).items() if value is None]
+    return found | {key: ("null", found[key][1]) for key in empty}  # DVC writes null as nothing
 
 
 def schema(path: Path) -> str:
