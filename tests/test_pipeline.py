@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,18 @@ class Project:
 
     def status(self) -> dict[str, Any]:
         return dict(json.loads(self("dvc status --json").splitlines()[0]))
+
+    def wait_for_queue(self, seconds: float = 240) -> dict[str, str]:
+        """Name -> state of every queued task, once none is waiting or running."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            rows = [line.split() for line in self("dvc queue status").splitlines()]
+            tasks = [row for row in rows if len(row) > 3 and row[0] not in ("Task", "Worker")]
+            states = {row[1]: row[-1] for row in tasks}
+            if states and not {"Queued", "Running"} & set(states.values()):
+                return states
+            time.sleep(2)
+        raise TimeoutError(self("dvc queue status"))
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +222,11 @@ def test_a_new_df_reruns_training_and_later_only_and_going_back_is_free(project:
     assert "https://cdn" not in page
     assert "compared" in compared
     project("rm -r compared")
+    assert "index.html" in project("dvc plots show")
+    page = (project.folder / "dvc_plots/index.html").read_text()
+    assert "https://cdn" not in page
+    for title in ("Loss, nats per image", "per corruption", "reports/figures/robustness.png"):
+        assert title in page
 
 
 def test_two_spellings_of_a_rate_are_one_run(project: Project) -> None:

@@ -1,0 +1,81 @@
+"""Every command of the README works: run by another test, or checked down to its arguments."""
+
+import re
+import shlex
+
+import pytest
+from conftest import ROOT, overlay
+from imports import PACKAGE
+
+from robustvae import cli, params
+
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+COMMANDS = [
+    command.split("#")[0].strip()
+    for block in BLOCKS
+    for command in block.splitlines()
+    if command.split("#")[0].strip()
+]
+OURS = [c for c in COMMANDS if c.startswith("python -m robustvae")]
+RUNS = [c for c in COMMANDS if c.startswith("dvc exp run")]
+OTHERS = [c for c in COMMANDS if c.startswith("dvc ") and c not in RUNS]
+PLAIN = [c for c in COMMANDS if c not in {*OURS, *RUNS, *OTHERS}]
+SHELL = ("python -m venv", "pip install -r requirements.txt", "git clone", "make ", "ROBUSTVAE_")
+
+
+def test_the_readme_shows_its_commands() -> None:
+    assert {"make repro", "make test"} <= set(COMMANDS)
+    assert len(OURS) > 8
+    assert len(RUNS) > 4
+
+
+@pytest.mark.parametrize("command", OURS)
+def test_verbs_take_these_arguments(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(command)[3:]
+    module = cli.importlib.import_module(f"robustvae.cli.{cli.VERBS[words[0]][0]}")
+    called = []
+    monkeypatch.setattr(module, "run", called.append)
+    cli.main(words)
+    assert called
+    recipe = getattr(called[0], "recipe", None)
+    assert recipe is None or (ROOT / recipe).exists()
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_experiments_set_what_params_yaml_allows(command: str) -> None:
+    words = shlex.split(command)
+    default = params.read(ROOT / "params.yaml")
+    changes = {}
+    for flag, word in zip(words, words[1:], strict=False):
+        if flag == "-S":
+            key, value = word.split("=", 1)
+            first = "0" if value.startswith("range(") else value.split(",")[0]
+            changes[key] = params.yaml12.parse(first)
+    assert changes
+    params.check(overlay(default, changes))
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_dvc_commands_are_run_by_the_tests_of_the_pipeline(command: str) -> None:
+    tests = "".join((ROOT / "tests" / f"test_{n}.py").read_text() for n in ("pipeline", "queue"))
+    words = [w for w in shlex.split(command) if not w.isupper()]
+    assert (
+        " ".join(words[:3] if words[1] in ("exp", "queue", "metrics", "plots") else words[:2])
+        in tests
+    )
+
+
+@pytest.mark.parametrize("command", PLAIN)
+def test_other_commands_are_those_of_the_set_up(command: str) -> None:
+    assert command.startswith(SHELL)
+    if command.startswith("make "):
+        assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+def test_the_tree_names_every_module() -> None:
+    text = (ROOT / "README.md").read_text()
+    modules = [
+        p.name for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
+    ]
+    missing = [m for m in modules if m not in text and not m.startswith("__") and m != "errors.py"]
+    assert not missing
