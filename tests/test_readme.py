@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from itertools import pairwise
 
 import pytest
 from conftest import ROOT, overlay
@@ -46,7 +47,7 @@ def test_experiments_set_what_params_yaml_allows(command: str) -> None:
     words = shlex.split(command)
     default = params.read(ROOT / "params.yaml")
     changes = {}
-    for flag, word in zip(words, words[1:], strict=False):
+    for flag, word in pairwise(words):
         if flag == "-S":
             key, value = word.split("=", 1)
             first = "0" if value.startswith("range(") else value.split(",")[0]
