@@ -44,13 +44,13 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def p_value(differences: Sequence[float]) -> float | None:
-    """Two-sided t test of mean 0; None below three pairs."""
+    """Two-sided t test of mean 0; None below three pairs, and where they do not vary."""
     n = len(differences)
     if n < ENOUGH:
         return None
     mean, error = np.mean(differences), np.std(differences, ddof=1) / math.sqrt(n)
     if error == 0:
-        return 1.0 if mean == 0 else 0.0
+        return None
     return float(2 * stats.t.sf(abs(mean) / error, n - 1))
 
 
