@@ -13,6 +13,7 @@ from conftest import ROOT, overlay
 from robustvae import params
 from robustvae.cli import params as documents
 from robustvae.errors import UserError
+from robustvae.params import rules
 from robustvae.params.yaml12 import parse
 
 CORRUPTIONS = ", ".join(get_args(params.CorruptionName))
@@ -136,8 +137,13 @@ def test_every_mistake_is_reported_at_once(default_params: dict[str, Any]) -> No
 
 
 def test_alpha_above_one_without_a_bound_warns(make_params: Callable[..., Any]) -> None:
-    with pytest.warns(UserWarning, match=r"infinite once a log-variance is >= 0\.6931"):
-        make_params({"loss.alpha": 2.0})
+    settings = make_params({"loss.alpha": 2.0})
+    (text,) = rules.cautions(settings.loss, settings.model)
+    assert text.startswith(
+        "loss.alpha 2: the divergence is infinite once a log-variance is >= 0.6931"
+    )
+    bounded = make_params({"loss.alpha": 2.0, "model.logvar_bound": "auto"})
+    assert rules.cautions(bounded.loss, bounded.model) == []
 
 
 @pytest.mark.parametrize("text", ["1e-5", "1e-05", "0.00001", "1.0e-05", "1.e-5", ".1e-4"])

@@ -1,10 +1,9 @@
 """Rules of params.yaml that tie sections together."""
 
 import math
-import warnings
 
 from robustvae import architectures
-from robustvae.params import Params, flat
+from robustvae.params import LossSettings, ModelSettings, Params, flat
 
 
 def broken(settings: Params) -> list[str]:
@@ -98,23 +97,37 @@ def _prior_rules(settings: Params) -> list[str]:
 def _logvar_rules(settings: Params) -> list[str]:
     """Where the range of the log-variance is known, alpha must be finite on all of it."""
     alpha, bound = settings.loss.order, settings.model.logvar_bound
-    if settings.loss.df or 0 <= alpha <= 1:
+    edge = _edge(settings.loss)
+    if edge is None:
         if bound == "auto":
             return ["model.logvar_bound: auto is for loss.alpha outside [0, 1]; use null"]
         return []
-    prior = flat(settings.loss.prior.logvar)
-    limit = math.log(alpha / (alpha - 1)) if alpha > 1 else math.log(-alpha / (1 - alpha))
-    edge = (min(prior) if alpha > 1 else max(prior)) + limit
     sign, side = (">=", "below") if alpha > 1 else ("<=", "above")
-    if bound is None:
-        warnings.warn(
-            f"loss.alpha {alpha:g}: the divergence is infinite once a log-variance is {sign} "
-            f"{edge:.4g}, which stops training; model.logvar_bound: auto prevents it",
-            stacklevel=2,
-        )
-    elif bound != "auto" and (bound >= edge if alpha > 1 else -bound <= edge):
+    if isinstance(bound, float | int) and (bound >= edge if alpha > 1 else -bound <= edge):
         return [
             f"loss.alpha: infinite for logvar {sign} {edge:.4g}; bound it {side} that "
             f"(model.logvar_bound: auto), got alpha {alpha:g}, logvar_bound {bound:g}"
         ]
     return []
+
+
+def cautions(loss: LossSettings, model: ModelSettings) -> list[str]:
+    """What is allowed but likely to go wrong."""
+    edge = _edge(loss)
+    if edge is None or model.logvar_bound is not None:
+        return []
+    return [
+        f"loss.alpha {loss.order:g}: the divergence is infinite once a log-variance is "
+        f"{'>=' if loss.order > 1 else '<='} {edge:.4g}, which stops training; "
+        "model.logvar_bound: auto prevents it"
+    ]
+
+
+def _edge(loss: LossSettings) -> float | None:
+    """The log-variance at which the alpha-divergence becomes infinite; None: nowhere."""
+    alpha, prior = loss.order, flat(loss.prior.logvar)
+    if loss.df or 0 <= alpha <= 1:
+        return None
+    if alpha > 1:
+        return min(prior) + math.log(alpha / (alpha - 1))
+    return max(prior) + math.log(-alpha / (1 - alpha))
