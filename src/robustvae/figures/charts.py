@@ -10,22 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from robustvae.figures.style import (
-    BLUE,
-    CYCLE,
-    INK,
-    MUTED,
-    ORANGE,
-    RED,
-    grid,
-    sheet,
-    styled,
-)  # fmt: skip
+from robustvae.figures.style import BLUE, CYCLE, INK, MUTED, ORANGE, RED, grid, sheet, styled
 
 Values = NDArray[Any]
 GROUPS = ["noise", "blur", "photometric", "overlay", "geometric"]
 TERMS = {"total": "total", "recon": "reconstruction", "divergence": "divergence"}
-SPLITS = {"train": "training", "val": "validation"}
 Z95 = 1.96  # half width of a normal 95 % interval in standard errors
 NAMES = {
     "e_den": "error to the clean image, e_den (squared, per pixel)",
@@ -50,10 +39,10 @@ def by_group(table: pd.DataFrame) -> pd.DataFrame:
 def losses(history: pd.DataFrame, best: int | None, title: str, note: str) -> Figure:
     """Total, reconstruction and divergence per epoch, training and validation."""
     figure = sheet(2.9, title, note)
-    for axes, term in zip(grid(figure, 1, 3, top=0.3, gap=(0.55, 0)), TERMS, strict=True):
-        for split, colour, dash in (("train", BLUE, "-"), ("val", ORANGE, "--")):
-            column = history[f"{split}_{term}"]
-            axes.plot(history["epoch"], column, color=colour, ls=dash, label=SPLITS[split])
+    for axes, term in zip(grid(figure, 3, 3, top=0.3, gap=(0.55, 0)), TERMS, strict=True):
+        x, train, val = (history[name] for name in ("epoch", f"train_{term}", f"val_{term}"))
+        axes.plot(x, train, color=BLUE, label="training")
+        axes.plot(x, val, color=ORANGE, ls="--", label="validation")
         if best is not None:
             axes.axvline(best, color=MUTED, lw=0.8, ls=":", label="kept")
         axes.set_title(TERMS[term], loc="left")
@@ -70,10 +59,9 @@ def bars(table: pd.DataFrame, names: Sequence[str], quantities: Sequence[str],
     """Horizontal bars with 95 % intervals, one panel per quantity; baselines as marks beside them.
 
     `table` and every baseline have the same rows, in the order of `names`."""
-    height = 0.21 * len(table) + 0.2
-    figure = sheet(height + 0.8, title, note)
-    left = 0.35 + 0.068 * max(map(len, names))
-    panels = grid(figure, 1, len(quantities), left=left, bottom=0.45, top=0.35, gap=(0.25, 0))
+    figure = sheet(0.21 * len(table) + 1.0, title, note)
+    left, count = 0.35 + 0.068 * max(map(len, names)), len(quantities)
+    panels = grid(figure, count, count, left=left, bottom=0.45, top=0.35, gap=(0.25, 0))
     y = np.arange(len(table))
     for axes, quantity in zip(panels, quantities, strict=True):
         _bars(axes, y, table, quantity, baselines)
@@ -119,29 +107,22 @@ def _bars(axes: Axes, y: Values, table: pd.DataFrame, quantity: str,
 
 
 @styled
-def severity_curves(table: pd.DataFrame, quantity: str, clean: float | None,
+def severity_curves(table: pd.DataFrame, quantity: str, clean: float,
                     title: str, note: str) -> Figure:  # fmt: skip
     """One panel per group, one line per corruption; severity 0 is the clean image."""
-    groups = list(dict.fromkeys(by_group(table)["group"]))
-    columns = min(3, len(groups))
-    lines = -(-len(groups) // columns)
-    figure = sheet(2.6 * lines + 0.4, title, note)
-    panels = grid(figure, lines, columns, gap=(0.2, 0.5), share=True)
-    for axes, group in zip(panels, groups, strict=False):
-        members = table[table["group"] == group]
-        for colour, (name, part) in zip(
-            CYCLE * 5, members.groupby("corruption", sort=False), strict=False
-        ):
+    groups = by_group(table)["group"].unique().tolist()
+    figure, panels = _per_group(groups, 2.6, "severity", quantity, title, note)
+    for group, axes in panels.items():
+        members = table[table["group"] == group].groupby("corruption", sort=False)
+        for colour, (name, part) in zip(CYCLE * 5, members, strict=False):
             part = part.sort_values("severity")
-            x = np.r_[0, part["severity"]] if clean is not None else part["severity"].to_numpy()
-            y = np.r_[clean, part[quantity]] if clean is not None else part[quantity].to_numpy()
-            axes.plot(x, y, "o-", ms=3, color=colour, label=str(name).replace("_", " "))
-            axes.errorbar(part["severity"], part[quantity], Z95 * part[f"{quantity}_se"],
+            x, y = part["severity"], part[quantity]
+            axes.plot(np.r_[0, x], np.r_[clean, y], "o-", ms=3, color=colour,
+                      label=str(name).replace("_", " "))  # fmt: skip
+            axes.errorbar(x, y, Z95 * part[f"{quantity}_se"],
                           fmt="none", ecolor=colour, elinewidth=1)  # fmt: skip
-        axes.set_title(group, loc="left")
         axes.legend(fontsize=7.5, labelcolor=INK)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _finish_small_multiples(panels, len(groups), columns, "severity", quantity)
     return figure
 
 
@@ -174,43 +155,43 @@ def roc(
     clean: Values, corrupted: Mapping[str, Mapping[str, Values]], title: str, note: str
 ) -> Figure:
     """ROC of the negative ELBO as a detector: one panel per group, one line per corruption."""
-    columns = min(3, len(corrupted))
-    lines = -(-len(corrupted) // columns)
-    figure = sheet(2.75 * lines + 0.4, title, note)
-    panels = grid(figure, lines, columns, gap=(0.2, 0.5), share=True)
-    for axes, (group, members) in zip(panels, corrupted.items(), strict=False):
-        for colour, (name, scores) in zip(CYCLE * 5, members.items(), strict=False):
-            x, y = roc_points(clean, scores)
-            area = float(np.trapezoid(y, x))
-            axes.plot(x, y, color=colour, lw=1.4, label=f"{name}  {area:.3f}")
+    x, y = "false alarms on clean images", "corrupted images found"
+    figure, panels = _per_group(list(corrupted), 2.75, x, y, title, note)
+    for group, axes in panels.items():
+        for colour, (name, scores) in zip(CYCLE * 5, corrupted[group].items(), strict=False):
+            alarms, found = roc_points(clean, scores)
+            area = float(np.trapezoid(found, alarms))
+            axes.plot(alarms, found, color=colour, lw=1.4, label=f"{name}  {area:.3f}")
         axes.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=":")
-        axes.set_title(group, loc="left")
         axes.legend(loc="lower right", fontsize=7.5, title="AUROC", title_fontsize=7.5)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    _finish_small_multiples(
-        panels, len(corrupted), columns, "false alarms on clean images", "corrupted images found"
-    )
     return figure
 
 
 def roc_points(clean: Values, corrupted: Values) -> tuple[Values, Values]:
     """False and true positive rates as the threshold falls through the distinct scores."""
-    score = np.concatenate([clean, corrupted]).astype(float)
-    positive = np.repeat([0.0, 1.0], [len(clean), len(corrupted)])
-    order = np.argsort(-score, kind="stable")
-    last = np.r_[np.flatnonzero(np.diff(score[order])), len(score) - 1]  # ties count half
-    found = np.cumsum(positive[order])[last]
-    alarms = last + 1 - found
-    return np.r_[0, alarms / len(clean)], np.r_[0, found / len(corrupted)]
+    thresholds = np.unique(np.concatenate([clean, corrupted]))[::-1]
+
+    def rate(scores: Values) -> Values:
+        below: Values = np.searchsorted(np.sort(scores), thresholds)
+        return np.concatenate([[0.0], (len(scores) - below) / len(scores)])
+
+    return rate(clean), rate(corrupted)
 
 
-def _finish_small_multiples(
-    panels: Sequence[Axes], used: int, columns: int, x: str, y: str
-) -> None:
-    for place, axes in enumerate(panels):
-        axes.set_visible(place < used)
+def _per_group(groups: Sequence[str], height: float, x: str, y: str,
+               title: str, note: str) -> tuple[Figure, dict[str, Axes]]:  # fmt: skip
+    """A figure with one panel per group, named, labelled at its outer edges."""
+    columns = min(3, len(groups))
+    figure = sheet(height * -(-len(groups) // columns) + 0.4, title, note)
+    panels = dict(
+        zip(groups, grid(figure, len(groups), columns, gap=(0.2, 0.5), share=True), strict=True)
+    )
+    for place, (group, axes) in enumerate(panels.items()):
+        axes.set_title(group, loc="left")
         if place % columns == 0:
             axes.set_ylabel(y)
-        if place + columns >= used:
+        if place + columns >= len(groups):
             axes.set_xlabel(x)
             axes.tick_params(labelbottom=True)
+    return figure, panels

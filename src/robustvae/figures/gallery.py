@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -48,11 +49,15 @@ class Run:
     @property
     def shown(self) -> list[dict[str, Any]]:
         """One set per corruption, by group: MNIST-C's own severity, or else the strongest."""
-        best = {item["name"]: item for item in self.sets}
-        for item in self.sets:
-            pair = (item, best[item["name"]])
-            best[item["name"]] = max(pair, key=lambda one: (one["default"], one["severity"]))
-        return sorted(best.values(), key=lambda item: charts.rank(item["group"]))
+        rising = sorted(self.sets, key=lambda item: (item["default"], item["severity"]))
+        best = {item["name"]: item for item in rising}  # the last of a name stays
+        first = dict.fromkeys(item["name"] for item in self.sets)
+        return sorted((best[name] for name in first), key=lambda item: charts.rank(item["group"]))
+
+    @property
+    def several(self) -> bool:
+        """Does a corruption have more than one severity?"""
+        return len(self.sets) > len(self.shown)
 
     def rows(self, method: str) -> pd.DataFrame:
         """The rows of the table for the sets shown, in their order."""
@@ -90,15 +95,7 @@ def key(item: Mapping[str, Any]) -> str:
     return f"{item['name']}-{item['severity']}"
 
 
-def _robustness(run: Run, title: str) -> Figure | None:
-    return _bars(run, ["e_den", "skill"], title)
-
-
-def _structure(run: Run, title: str) -> Figure | None:
-    return _bars(run, ["ssim_den", "auroc", "probe"], title)
-
-
-def _bars(run: Run, quantities: list[str], title: str) -> Figure | None:
+def _bars(quantities: list[str], run: Run, title: str) -> Figure | None:
     model = run.rows("model")
     known = [name for name in quantities if name in model and model[name].notna().any()]
     if not known:
@@ -110,27 +107,19 @@ def _bars(run: Run, quantities: list[str], title: str) -> Figure | None:
 
 
 def _severities(run: Run, title: str) -> Figure | None:
-    rows, clean = _by_severity(run)
-    if rows is None:
+    if not run.several:
         return None
+    table = run.table[run.table["method"] == "model"].set_index("corruption")
+    clean, rows = table["e_den"]["clean"], table.drop("clean").reset_index()
     note = run.note("squared error per pixel to the clean image", f"{run.n} per point", INTERVAL)
     return charts.severity_curves(rows, "e_den", clean, title, note)
 
 
 def _heat_map(run: Run, title: str) -> Figure | None:
-    rows, _ = _by_severity(run)
-    if rows is None:
+    if not run.several:
         return None
+    rows = run.table[(run.table["method"] == "model") & (run.table["corruption"] != "clean")]
     return charts.heat_map(rows, "skill", title, run.note(f"{run.n} per cell", "no unit"))
-
-
-def _by_severity(run: Run) -> tuple[pd.DataFrame | None, float]:
-    """The model's rows, and its clean error; None where each corruption has one severity."""
-    table = run.table[run.table["method"] == "model"]
-    if len(run.sets) == len(run.shown):
-        return None, 0.0
-    is_clean = table["corruption"] == "clean"
-    return table[~is_clean], float(table[is_clean]["e_den"].iloc[0])
 
 
 def _roc(run: Run, title: str) -> Figure | None:
@@ -158,11 +147,11 @@ def _corrupted(run: Run, title: str) -> Figure | None:
 
 
 def _worst(run: Run, title: str) -> Figure | None:
-    names = [key(item) for item in run.shown]
-    if not all(f"{name}/e_den" in run.scores for name in names):
+    if "clean/e_den" not in run.scores:
         return None
-    order = {name: np.argsort(-run.scores[f"{name}/e_den"], kind="stable") for name in names}
-    return _blocks(run, {name: o[: _few(run)] for name, o in order.items()}, title, "the worst")
+    errors = {key(item): run.scores[f"{key(item)}/e_den"] for item in run.shown}
+    worst = {k: np.argsort(-error, kind="stable")[: _few(run)] for k, error in errors.items()}
+    return _blocks(run, worst, title, "the worst")
 
 
 @torch.inference_mode()
@@ -179,7 +168,7 @@ def _blocks(run: Run, index: Mapping[str, Array], title: str, which: str) -> Fig
 
 def _contact_sheet(run: Run, title: str) -> Figure:
     """Corruption by image; where there are several severities, corruption by severity."""
-    if len(run.sets) == len(run.shown):
+    if not run.several:
         index = _spread(len(run.clean), run.settings.examples)
         each = [run.clean[index], *(run.corrupted[key(item)][index] for item in run.shown)]
         names = ["clean", *map(label, run.shown)]
@@ -297,20 +286,18 @@ def _interpolations(run: Run, title: str) -> Figure:
     rows = len(x) // 2
     z = model.quantise(x) if model.family == "vq" else model.posterior(x).mean
     steps = torch.linspace(0, 1, run.settings.steps)
-    between = [
-        model.likelihood.mean(model.decode(z[:rows].lerp(z[rows : 2 * rows], t))) for t in steps
-    ]
-    tiles = _tiles(x[:rows], *between, x[rows : 2 * rows]).swapaxes(0, 1)
+    start, end = slice(0, rows), slice(rows, 2 * rows)
+    between = [model.likelihood.mean(model.decode(z[start].lerp(z[end], t))) for t in steps]
+    tiles = _tiles(x[start], *between, x[end]).swapaxes(0, 1)
     columns = ["image", *(f"{t:.2g}" for t in steps.tolist()), "image"]
     note = run.note(f"straight lines between the codes of {2 * rows} of {run.n}")
     return pictures.rows(tiles, [], title, note, columns)
 
 
 def _losses(run: Run, title: str) -> Figure:
-    train, val = (run.model.config["data"]["counts"][split] for split in ("train", "val"))
-    note = run.note(
-        f"nats per image, mean over n = {train:,} training and {val:,} validation images"
-    )
+    counts = run.model.config["data"]["counts"]
+    images = f"{counts['train']:,} training and {counts['val']:,} validation images"
+    note = run.note(f"nats per image, mean over n = {images}")
     return charts.losses(run.history, run.model.config.get("best_epoch"), title, note)
 
 
@@ -350,12 +337,14 @@ def _tiles(*rows: Tensor) -> Images:
 
 
 GALLERY: dict[str, Entry] = {
-    "robustness": Entry("Robustness", "chart", "What comes back of the clean image", _robustness,
+    "robustness": Entry("Robustness", "chart", "What comes back of the clean image",
+        partial(_bars, ["e_den", "skill"]),
         "Left: squared error per pixel between the reconstruction of the corrupted image and the "
         "clean one; shorter is better. A bar that ends left of the upright mark beats doing "
         "nothing, left of the cross it beats a constant. Right: skill, 1 for a perfect repair, 0 "
         "for doing nothing; orange is worse, and values below -1 are written on the bar."),
-    "structure": Entry("Robustness", "chart", "Structure, detection, usefulness", _structure,
+    "structure": Entry("Robustness", "chart", "Structure, detection, usefulness",
+        partial(_bars, ["ssim_den", "auroc", "probe"]),
         "SSIM of the reconstruction to the clean image (1: identical). AUROC of the negative ELBO "
         "as a detector of the corruption (dotted: chance). Accuracy of a linear probe that learnt "
         "the classes from clean posterior means. Marks are the baselines."),

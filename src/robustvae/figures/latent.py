@@ -22,7 +22,7 @@ from robustvae.figures.style import (
     grid,
     sheet,
     styled,
-)  # fmt: skip
+)
 from robustvae.quantiles import QQ, Law
 
 Values = NDArray[Any]
@@ -39,10 +39,10 @@ def qq_grid(panels: Mapping[int, QQ], active: Sequence[bool], law: Law,
     lines = -(-len(panels) // columns)
     side = min(3.6, 7.3 / columns)
     figure = sheet(lines * side + 0.75, title, note, max(5.5, columns * side + 0.7))
-    axes_list = grid(figure, lines, columns, top=0.18, bottom=0.45, gap=(0.06, 0.06), share=True)
-    for axes, (dim, points) in zip(axes_list, panels.items(), strict=False):
-        _qq(axes, points, 1.4 if columns > 5 else 2.2)
-        size = 6.5 if columns > 5 else 7.5
+    places = grid(figure, len(panels), columns, top=0.18, bottom=0.45, gap=(0.06, 0.06), share=True)
+    dot, size = (1.4, 6.5) if columns > 5 else (2.2, 7.5)
+    for axes, (dim, points) in zip(places, panels.items(), strict=True):
+        _qq(axes, points, dot)
         name, colour = (f"z{dim}", INK) if active[dim] else (f"z{dim} inactive", MUTED)
         axes.text(0.06, 0.93, name, size=size, color=colour, va="top", transform=axes.transAxes)
         axes.text(0.96, 0.06, f"D {points.distance:.3f}", size=size, ha="right",
@@ -50,11 +50,8 @@ def qq_grid(panels: Mapping[int, QQ], active: Sequence[bool], law: Law,
         axes.spines[:].set_visible(True)
         axes.spines[:].set_color(FAINT)
         axes.tick_params(labelsize=7, length=2)
-    _scale(axes_list[0], list(panels.values()), HEAVY > law.df > 0)
-    for axes in axes_list[len(panels) :]:
-        axes.set_visible(False)
-    figure.supxlabel(f"quantiles of {law}", size=9, y=0.08 / figure.get_size_inches()[1])
-    figure.supylabel("aggregate posterior", size=9, x=0.012)
+    _scale(places[0], list(panels.values()), HEAVY > law.df > 0)
+    _name_axes(figure, f"quantiles of {law}", "aggregate posterior")
     return figure
 
 
@@ -126,13 +123,12 @@ def scatter(points: Mapping[str, Values], labels: NDArray[np.int64], classes: Se
     lines = -(-len(points) // columns)
     side = 7.4 / columns
     figure = sheet(lines * (side + 0.2) + 0.95, title, note)
-    panels = grid(figure, lines, columns, bottom=0.5, top=0.5, gap=(0.08, 0.26), share=True)
+    panels = grid(figure, len(points), columns, bottom=0.5, top=0.5, gap=(0.08, 0.26), share=True)
     shown = [c for c in range(min(len(classes), len(CLASSES))) if (labels == c).any()]
     palette = np.array([*CLASSES, "#b8c0c8"])
     colour = palette[np.where((labels >= 0) & (labels < len(CLASSES)), labels, len(CLASSES))]
     clean = next(iter(points.values()))
-    x, y = (_span(clean[:, axis]) for axis in (0, 1))
-    for axes, (name, z) in zip(panels, points.items(), strict=False):
+    for axes, (name, z) in zip(panels, points.items(), strict=True):
         axes.scatter(z[:, 0], z[:, 1], s=5, c=colour, lw=0, alpha=0.75, rasterized=True)
         axes.set_title(name, loc="left", pad=3)
         axes.tick_params(labelsize=7, length=2)
@@ -140,22 +136,22 @@ def scatter(points: Mapping[str, Values], labels: NDArray[np.int64], classes: Se
         centre = np.median(clean[labels == c], axis=0)
         panels[0].text(centre[0], centre[1], str(classes[c]), size=8, weight="bold", ha="center",
                        va="center", path_effects=HALO)  # fmt: skip
+    low, high = np.percentile(clean, [0.2, 99.8], axis=0)
+    margin = 0.25 * (high - low) + 1e-6
+    x, y = np.stack([low - margin, high + margin], 1).tolist()
     panels[0].set(xlim=x, ylim=y)
-    for place_, axes in enumerate(panels):
-        axes.set_visible(place_ < len(points))
     handles = [Line2D([], [], marker="o", ls="", ms=5, color=CLASSES[c]) for c in shown]
     figure.legend(handles, [str(classes[c]) for c in shown], ncols=10, loc="upper left",
                   bbox_to_anchor=(0, 1 - 0.56 / figure.get_size_inches()[1]),
                   handletextpad=0.1, columnspacing=1.0)  # fmt: skip
-    figure.supxlabel(f"posterior mean of z{dims[0]}", size=9, y=0.08 / figure.get_size_inches()[1])
-    figure.supylabel(f"posterior mean of z{dims[1]}", size=9, x=0.012)
+    _name_axes(figure, *(f"posterior mean of z{dim}" for dim in dims))
     return figure
 
 
-def _span(values: Values) -> tuple[float, float]:
-    low, high = np.percentile(values, [0.2, 99.8])
-    margin = 0.25 * (high - low) + 1e-6
-    return low - margin, high + margin
+def _name_axes(figure: Figure, x: str, y: str) -> None:
+    """Below and beside all panels."""
+    figure.supxlabel(x, size=9, y=0.08 / figure.get_size_inches()[1])
+    figure.supylabel(y, size=9, x=0.012)
 
 
 @styled

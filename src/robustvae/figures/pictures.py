@@ -21,17 +21,13 @@ NARROW = 5.5  # inches that a title needs
 def rows(tiles: Images, names: Sequence[str], title: str, note: str,
          columns: Sequence[str] = (), across: str = "", down: str = "") -> Figure:  # fmt: skip
     """Rows of images [R, K, C, H, W] named at the left and, if given, above the columns."""
-    picture = mosaic(tiles)
     left = 0.16 + 0.075 * max(map(len, names), default=0) + (0.2 if down else 0)
     above = (0.26 if columns else 0) + (0.2 if across else 0)
-    width, height = _size(picture, WIDTH - left - 0.1, TILE * tiles.shape[1])
+    width, height = _size(tiles, WIDTH - left - 0.1)
     figure = sheet(height + above + 0.12, title, note, max(NARROW, left + width + 0.1))
     axes = place(figure, left, 0.1, width, height)
-    _show(axes, picture)
-    pitch_y, pitch_x = tiles.shape[-2] + GAP, tiles.shape[-1] + GAP
-    axes.set_yticks(np.arange(len(names)) * pitch_y + tiles.shape[-2] / 2 - 0.5, names)
+    _show(axes, tiles, names, columns)
     axes.xaxis.tick_top()
-    axes.set_xticks(np.arange(len(columns)) * pitch_x + tiles.shape[-1] / 2 - 0.5, columns)
     axes.set_xlabel(across, color=MUTED)
     axes.xaxis.set_label_position("top")
     axes.set_ylabel(down, color=MUTED)
@@ -42,23 +38,18 @@ def rows(tiles: Images, names: Sequence[str], title: str, note: str,
 def blocks(groups: Mapping[str, Images], names: Sequence[str], title: str, note: str,
            ) -> Figure:  # fmt: skip
     """One block of named rows of images [R, K, C, H, W] per entry, side by side under its name."""
-    first = mosaic(next(iter(groups.values())))
-    tiles = next(iter(groups.values())).shape[1]
-    across = max(1, min(len(groups), 16 // tiles))
+    first = next(iter(groups.values()))
+    across = max(1, min(len(groups), 16 // first.shape[1]))
     left, gap, label = 0.16 + 0.075 * max(map(len, names)), 0.16, 0.3
-    width, height = _size(first, (WIDTH - left - 0.1 - gap * (across - 1)) / across, TILE * tiles)
-    down = -(-len(groups) // across)
-    figure = sheet(down * (height + label) + 0.1, title, note)
-    top = down * (height + label) + 0.1
-    for index, (name, group) in enumerate(groups.items()):
+    width, height = _size(first, (WIDTH - left - 0.1 - gap * (across - 1)) / across)
+    top = -(-len(groups) // across) * (height + label) + 0.1
+    figure = sheet(top, title, note)
+    for index, (name, tiles) in enumerate(groups.items()):
         row, column = divmod(index, across)
         x, y = left + column * (width + gap), top - (row + 1) * (height + label)
         axes = place(figure, x, y, width, height)
-        _show(axes, mosaic(group))
+        _show(axes, tiles, names if column == 0 else ())
         axes.set_title(name, loc="left", pad=3, size=8.5)
-        pitch = group.shape[-2] + GAP
-        ticks = names if column == 0 else []
-        axes.set_yticks(np.arange(len(ticks)) * pitch + group.shape[-2] / 2 - 0.5, ticks)
     return figure
 
 
@@ -77,16 +68,19 @@ def as_bytes(x: NDArray[Any]) -> Images:
     return images
 
 
-def _size(picture: Images, *widest: float) -> tuple[float, float]:
+def _size(tiles: Images, widest: float) -> tuple[float, float]:
     """Width and height in inches of a picture, as large as the limits allow."""
-    shape = picture.shape[1] / picture.shape[0]
-    width = min(*widest, TALLEST * shape)
+    r, k, _, h, w = tiles.shape
+    shape = (k * (w + GAP) - GAP) / (r * (h + GAP) - GAP)
+    width = min(widest, TILE * k, TALLEST * shape)
     return width, width / shape
 
 
-def _show(axes: Axes, picture: Images) -> None:
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="auto", aspect="auto")
+def _show(axes: Axes, tiles: Images, names: Sequence[str], columns: Sequence[str] = ()) -> None:
+    height, width = tiles.shape[-2:]
+    axes.imshow(mosaic(tiles), cmap="gray", vmin=0, vmax=255, interpolation="auto", aspect="auto")
     axes.grid(visible=False)
-    axes.set_xticks([])
     axes.tick_params(length=0, colors=MUTED)
+    axes.set_xticks(np.arange(len(columns)) * (width + GAP) + width / 2 - 0.5, columns)
+    axes.set_yticks(np.arange(len(names)) * (height + GAP) + height / 2 - 0.5, names)
     axes.spines[:].set_visible(False)

@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: distinct for every common form of colour blindness.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY, YELLOW, BLACK = "#CC79A7", "#56B4E9", "#F0E442", "#000000"
-CYCLE = [BLUE, ORANGE, GREEN, PURPLE, SKY, RED, BLACK]
+CYCLE = [BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", RED, "#000000"]
 # Paul Tol's muted palette, for classes.
 CLASSES = [
     "#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE", "#882255", "#44AA99", "#999933",
@@ -75,24 +74,26 @@ def place(figure: Figure, left: float, bottom: float, width: float, height: floa
 
 
 def grid(
-    figure: Figure, rows: int, columns: int, *,
+    figure: Figure, count: int, columns: int, *,
     left: float = 0.6, right: float = 0.15, bottom: float = 0.5, top: float = 0.25,
     gap: tuple[float, float] = (0.3, 0.3), share: bool = False,
 ) -> list[Axes]:  # fmt: skip
-    """Axes in rows and columns; margins and gaps in inches, `top` below the note."""
+    """So many Axes, `columns` in a row; margins and gaps in inches, `top` below the note."""
     width, height = figure.get_size_inches()
+    rows = -(-count // columns)
     w = (width - left - right - gap[0] * (columns - 1)) / columns
     h = (height - HEAD - top - bottom - gap[1] * (rows - 1)) / rows
-    return list(
-        figure.subplots(
-            rows, columns, squeeze=False, sharex=share, sharey=share,
-            gridspec_kw={
-                "left": left / width, "right": 1 - right / width,
-                "bottom": bottom / height, "top": 1 - (HEAD + top) / height,
-                "wspace": gap[0] / w, "hspace": gap[1] / h,
-            },
-        ).flat
-    )  # fmt: skip
+    axes = figure.subplots(
+        rows, columns, squeeze=False, sharex=share, sharey=share,
+        gridspec_kw={
+            "left": left / width, "right": 1 - right / width,
+            "bottom": bottom / height, "top": 1 - (HEAD + top) / height,
+            "wspace": gap[0] / w, "hspace": gap[1] / h,
+        },
+    ).flat  # fmt: skip
+    for spare in axes[count:]:
+        spare.set_visible(False)
+    return list(axes[:count])
 
 
 def save(figure: Figure, path: Path, dpi: float) -> None:
