@@ -33,9 +33,8 @@ def test_the_readme_shows_its_commands() -> None:
 @pytest.mark.parametrize("command", OURS)
 def test_verbs_take_these_arguments(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(command)[3:]
-    module = cli.importlib.import_module(f"robustvae.cli.{cli.VERBS[words[0]][0]}")
     called = []
-    monkeypatch.setattr(module, "run", called.append)
+    monkeypatch.setattr(cli.find(words[0]), "run", called.append)
     cli.main(words)
     assert called
     recipe = getattr(called[0], "recipe", None)

@@ -1,29 +1,37 @@
-"""One command with verbs, each a module here that has `add_arguments(parser)` and `run(args)`."""
+"""One command with verbs, each with a text for its help, `add_arguments(parser)`, `run(args)`."""
 
 import argparse
 import importlib
+import inspect
 import os
 import sys
+from typing import Any
 
 from robustvae.errors import UserError
 
-# Verb -> (module, one line for the overview). Only the verb that is called gets imported.
+# Verb -> (module, one line for the overview).
 VERBS: dict[str, tuple[str, str]] = {
-    "reconstruct": ("reconstruct", "reconstruct images with a trained model"),
-    "generate": ("generate", "generate new images"),
-    "encode": ("encode", "encode images: means and log-variances, or codes"),
-    "interpolate": ("interpolate", "interpolate between two images"),
-    "traverse": ("traverse", "move one latent dimension at a time"),
-    "arithmetic": ("arithmetic", "add the difference of two sets of images to an image"),
-    "score": ("score", "score how unlikely images are under the model"),
-    "export": ("export", "export encoder and decoder as ONNX or TorchScript"),
-    "info": ("info", "say what is in a model folder, write a model card"),
+    "reconstruct": ("use", "reconstruct images with a trained model"),
+    "generate": ("use", "generate new images"),
+    "encode": ("use", "encode images: means and log-variances, or codes"),
+    "interpolate": ("use", "interpolate between two images"),
+    "traverse": ("use", "move one latent dimension at a time"),
+    "arithmetic": ("use", "add the difference of two sets of images to an image"),
+    "score": ("use", "score how unlikely images are under the model"),
+    "export": ("use", "export encoder and decoder as ONNX or TorchScript"),
+    "info": ("use", "say what is in a model folder, write a model card"),
     "corrupt": ("corrupt", "corrupt your own images as MNIST-C does"),
     "compare": ("compare", "compare experiments over seeds, with intervals"),
     "recipe": ("recipe", "run a recipe: parameters laid over params.yaml, as an experiment"),
     "sweep": ("sweep", "run every combination of some parameters, on many processes or machines"),
     "params": ("params", "write params.schema.json and the README's parameter table"),
 }
+
+
+def find(name: str) -> Any:
+    """The code of a verb, imported only now: a module, or one of those that use a model."""
+    module = importlib.import_module(f"robustvae.cli.{VERBS[name][0]}")
+    return module.VERBS[name] if module.__name__.endswith(".use") else module
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,13 +42,13 @@ def main(arguments: list[str] | None = None) -> None:
         prog="robustvae", description="How robust is a variational autoencoder?"
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, (module, summary) in VERBS.items():
+    for name, (_, summary) in VERBS.items():
         verb = verbs.add_parser(
             name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         if words[:1] == [name]:
-            code = importlib.import_module(f"robustvae.cli.{module}")
-            verb.description = code.__doc__
+            code = find(name)
+            verb.description = inspect.getdoc(code)
             code.add_arguments(verb)
             verb.set_defaults(run=code.run)
     args = parser.parse_args(words)
