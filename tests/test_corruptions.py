@@ -190,14 +190,6 @@ def test_stream_writes_into_a_map_and_counts(tmp_path: Path, digits: np.ndarray)
     assert (np.load(tmp_path / "x.npy") == corruptions.corrupt_images(digits, "shear")).all()
 
 
-def test_contact_sheet_has_a_row_each_and_starts_clean(digits: np.ndarray) -> None:
-    names, sheet = corruptions.contact_sheet(digits[:2], ["stripe", "fog", "scale"])
-    assert names == ["stripe", "fog", "scale"]
-    assert sheet.shape == (3, 6, 1, 28, 28)
-    assert (sheet[:, 0] == digits[[0, 1, 0]]).all()
-    assert (sheet[0, 3] == corruptions.corrupt_images(digits[:1], "stripe", 3)[0]).all()
-
-
 # ---- hand-worked cases
 
 

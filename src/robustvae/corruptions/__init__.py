@@ -19,17 +19,6 @@ from robustvae import seeding
 from robustvae.corruptions import blur, geometric, noise, overlay, photometric
 from robustvae.corruptions.sampling import MNIST_C, SANE, Rules
 
-__all__ = [
-    "CORRUPTIONS",
-    "MNIST_C",
-    "SANE",
-    "Corruption",
-    "Rules",
-    "contact_sheet",
-    "corrupt_images",
-    "stream",
-]
-
 Images = TypeVar("Images", NDArray[Any], Tensor)
 SMALLEST = 8  # pixels a side
 CHUNK = 256  # images that are drawn and computed together ...
@@ -67,14 +56,13 @@ class Corruption(NamedTuple):
         if severity == 0:
             return images.clone()
         rules = rules or (MNIST_C if images.shape[1] == 1 else SANE)
+        parameter = self.parameters[severity - 1]
         if images.dtype == torch.uint8:
-            return self.function(images, self.parameters[severity - 1], rng, rules)
+            return self.function(images, parameter, rng, rules)
         if not images.is_floating_point() or images.amin() < 0 or images.amax() > 1:
             raise ValueError(f"images must be uint8, or float in 0..1, got {images.dtype}")
         levels = (images * 255).round().to(torch.uint8)
-        return (
-            self.function(levels, self.parameters[severity - 1], rng, rules).to(images.dtype) / 255
-        )
+        return self.function(levels, parameter, rng, rules).to(images.dtype) / 255
 
 
 def resolve(name: str, severity: int | str) -> int:
@@ -83,29 +71,16 @@ def resolve(name: str, severity: int | str) -> int:
 
 
 def corrupt_images(
-    images: Images,
-    name: str,
-    severity: int | str = "default",
-    seed: int = 0,
-    *,
-    layout: str = "NCHW",
-    start: int = 0,
-    rules: Rules | None = None,
+    images: Images, name: str, severity: int | str = "default", seed: int = 0, **how: Any
 ) -> Images:
-    """Corrupt images of a set, `start` being the index of the first; same type, shape and layout.
+    """Corrupt images of a set; same type, shape and layout. Keywords as of `stream`.
 
-    The layout is NHW, NCHW or NHWC. The images are uint8 or float in 0..1, as an array or a tensor.
+    The images are uint8 or float in 0..1, as an array or a tensor.
     """
     if isinstance(images, Tensor):
-        return torch.from_numpy(
-            corrupt_images(
-                images.numpy(), name, severity, seed, layout=layout, start=start, rules=rules
-            )
-        )
+        return torch.from_numpy(corrupt_images(images.numpy(), name, severity, seed, **how))
     out = np.empty(images.shape, images.dtype)
-    deque(
-        stream(images, out, name, severity, seed, layout=layout, start=start, rules=rules), maxlen=0
-    )
+    deque(stream(images, out, name, severity, seed, **how), maxlen=0)
     return out
 
 
@@ -122,7 +97,8 @@ def stream(
 ) -> Iterator[int]:
     """`corrupt_images` from array to array, either memory-mapped, yielding counts of images done.
 
-    Chunks run on as many threads as torch has, each computed by one: their number has no effect.
+    `start` is the index of the first image in its set; the layout is NHW, NCHW or NHWC. Chunks run
+    on as many threads as torch has, each computed by one: their number has no effect.
     """
     if name not in CORRUPTIONS:
         raise ValueError(f"unknown corruption {name!r}, must be one of {', '.join(CORRUPTIONS)}")
@@ -159,23 +135,6 @@ def _channels_second(images: NDArray[Any], layout: str) -> NDArray[Any]:
     return np.moveaxis(images, 3, 1) if layout == "NHWC" else images
 
 
-def contact_sheet(
-    images: NDArray[np.uint8], names: Sequence[str] | None = None, seed: int = 0
-) -> tuple[list[str], NDArray[np.uint8]]:
-    """Names, and pictures `[names, 6, C, H, W]` at severities 0 to 5, taking the images in turn."""
-    names = list(names or CORRUPTIONS)
-    sheet = np.empty((len(names), 6, *images.shape[1:]), np.uint8)
-    for row, name in enumerate(names):
-        image = images[row % len(images)][None]
-        for severity in range(6):
-            sheet[row, severity] = corrupt_images(image, name, severity, seed)[0]
-    return names, sheet
-
-
-def _zooms(count: int, step: float) -> tuple[float, ...]:
-    return tuple(1 + step * i for i in range(count))
-
-
 _DEFOCUS = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))
 _GLASS = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))
 _MOTION = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))
@@ -194,7 +153,8 @@ _SNOW = (
     (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
     (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
 )
-_ZOOM = (_zooms(12, 0.01), _zooms(16, 0.01), _zooms(11, 0.02), _zooms(13, 0.02), _zooms(11, 0.03))
+_ZOOM_STEPS = ((12, 0.01), (16, 0.01), (11, 0.02), (13, 0.02), (11, 0.03))
+_ZOOM = tuple(tuple(1 + step * i for i in range(count)) for count, step in _ZOOM_STEPS)
 _ELASTIC = (
     (2, 0.7, 0.1),
     (2, 0.08, 0.2),

@@ -16,24 +16,13 @@ COUNTS = {"train": 60_000, "test": 10_000}
 
 def read(path: Path, name: str, split: str) -> NDArray[np.uint8]:
     """Images `[N, 1, 28, 28]` of a set, in the order of MNIST; "identity" is the clean one."""
-    images = _array(path, name, f"{split}_images.npy")
-    if images.dtype != np.uint8 or images.shape != (COUNTS[split], 28, 28, 1):
-        raise UserError(
-            f"{path}: {name}/{split}_images.npy holds {images.dtype} {list(images.shape)}, must be "
-            f"uint8 [{COUNTS[split]}, 28, 28, 1]; fetch mnist_c.zip of Zenodo record 3239543 again"
-        )
-    return images[:, None, :, :, 0]
+    wanted = f"{name}/{split}_images.npy"
+    return _array(path, wanted, "uint8", np.uint8, (COUNTS[split], 28, 28, 1))[:, None, :, :, 0]
 
 
 def read_labels(path: Path, name: str, split: str) -> NDArray[Any]:
     """Labels `[N]` of a set."""
-    labels = _array(path, name, f"{split}_labels.npy")
-    if labels.dtype.kind not in "iu" or labels.shape != (COUNTS[split],):
-        raise UserError(
-            f"{path}: {name}/{split}_labels.npy holds {labels.dtype} {list(labels.shape)}, must be "
-            f"integers [{COUNTS[split]}]; fetch mnist_c.zip of Zenodo record 3239543 again"
-        )
-    return labels
+    return _array(path, f"{name}/{split}_labels.npy", "integers", np.integer, (COUNTS[split],))
 
 
 def order(path: Path, images: NDArray[np.uint8], split: str) -> NDArray[np.int64]:
@@ -61,12 +50,23 @@ def verify(
     return places
 
 
-def _array(path: Path, name: str, file: str) -> NDArray[Any]:
-    """One array of the archive or folder."""
-    wanted = f"{name}/{file}"
+def _array(
+    path: Path, wanted: str, kind: str, dtype: type[Any], shape: tuple[int, ...]
+) -> NDArray[Any]:
+    """One array of the archive or folder, which must be of this type and shape."""
+    array = _read(path, wanted)
+    if not np.issubdtype(array.dtype, dtype) or array.shape != shape:
+        raise UserError(
+            f"{path}: {wanted} holds {array.dtype} {list(array.shape)}, must be {kind} "
+            f"{list(shape)}; fetch mnist_c.zip of Zenodo record 3239543 again"
+        )
+    return array
+
+
+def _read(path: Path, wanted: str) -> NDArray[Any]:
     try:
         if path.is_dir():
-            found = [f"/{p.relative_to(path).as_posix()}" for p in path.rglob(file)]
+            found = [f"/{p.relative_to(path).as_posix()}" for p in path.rglob(Path(wanted).name)]
         else:
             with zipfile.ZipFile(path) as archive:
                 found = [f"/{member}" for member in archive.namelist()]
