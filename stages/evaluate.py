@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ import pandas as pd
 import torch
 
 from robustvae import checkpoint, device, files, params, prepared, robustness
-from robustvae.metrics import Summary
 from robustvae.params import RunSettings
 from robustvae.prepared import SPLITS, Prepared
 from robustvae.progress import say
@@ -18,8 +18,8 @@ from robustvae.robustness.bounds import Draws, Report
 from robustvae.robustness.collapse import Collapse
 from stages import CORRUPTED, MODELS, PREPARED, REPORTS, run
 
-LOSSES = ("recon", "divergence", "total", "mse")
 KEPT = ("neg_elbo", "e_den", "ssim_den")  # quantities whose values per image are kept
+SAID = ("e_den", "skill", "ssim_den", "clean_e_den", "worst", "worst_e_den", "skill_below_0")
 CLEAN = {"name": "clean", "corruption": "clean", "group": "clean", "severity": 0, "default": True}
 HALF = float(np.finfo(np.float16).max)
 
@@ -31,7 +31,10 @@ def main() -> None:
     running = RunSettings.model_validate(model.config["run"])
     model.to(device.setup(running), memory_format=torch.channels_last)
     draws, size = Draws(running.seed), settings.batch_size
-    images = {s: _seen(data, getattr(data, s), s, running.seed) for s in SPLITS}
+    listed, sets = _sets(data, running.seed)
+    seen = partial(robustness.binarized, info=data.info, seed=running.seed)
+    images = {"train": seen(data.train, "train"), "val": seen(data.val, "val")}
+    images["test"] = sets["clean"]
     q = {s: bounds.posteriors(model, images[s], size) for s in SPLITS}
     losses = {s: robustness.losses(model, images[s], q[s], s, size, draws) for s in SPLITS}
     binary = data.info["binarize"] != "none"
@@ -43,88 +46,67 @@ def main() -> None:
     probe = robustness.fit_probe(model, images["train"], data.labels["train"], settings, draws)
     mean_image = np.asarray(data.train.mean(axis=0) / 255, dtype=np.float32)
     known = robustness.Known(q["test"], data.labels["test"], mean_image, probe, draws)
-    listed, sets = _sets(data, images["test"], running.seed)
     values, means = robustness.measure(model, sets, known, settings)
     gaps = robustness.gaps(model, known, settings)
     rows, reasons = table.tabulate(values, listed, settings, running.seed, gaps)
 
     metrics = {
-        **{s: {name: _value(losses[s], name) for name in LOSSES} for s in SPLITS},
-        "likelihood": {name: _value(likelihood, name) for name in likelihood.values},
+        **{s: losses[s].means for s in SPLITS},
+        "likelihood": likelihood.means,
         "collapse": use.values,
         "robustness": {**table.headline(rows), **use.headline},
     }
-    evaluation = _evaluation(losses, likelihood, use, rows, reasons)
+    evaluation = _evaluation({**losses, "likelihood": likelihood}, use, rows, reasons)
     evaluation |= {"data": data.info, "parameters": model.config["parameters"]}
     files.write_json(REPORTS / "metrics.json", _plain(metrics))
     files.write_json(REPORTS / "evaluation.json", _plain(evaluation))
     _csv(pd.DataFrame([{"split": s, **metrics[s]} for s in SPLITS]), "losses")
     _csv(rows, "robustness")
-    files.save_npz(REPORTS / "latents.npz", **latents, **_half(means), labels=data.labels["test"])
-    kept = {s: v for (s, method), v in values.items() if method == "model"}
-    scores = {f"{s}/{k}": v[k].astype(np.float32) for s, v in kept.items() for k in KEPT if k in v}
+    corrupted = {f"mu/{name}": _half(z) for name, z in means.items() if name != "clean"}
+    files.save_npz(REPORTS / "latents.npz", **latents, **corrupted, labels=data.labels["test"])
+    scores = {
+        f"{name}/{quantity}": columns[quantity].astype(np.float32)
+        for (name, method), columns in values.items()
+        for quantity in KEPT
+        if method == "model" and quantity in columns
+    }
     files.save_npz(REPORTS / "scores.npz", **scores)
     _show(metrics, use.verdict, evaluation["warnings"])
 
 
+def _sets(data: Prepared, seed: int) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """What rows of the table say of each set, and the images by name; the clean ones first."""
+    listed, images = [CLEAN], {"clean": data.test}
+    for entry in files.read_json(CORRUPTED / "info.json")["sets"]:
+        name = f"{entry['name']}-{entry['severity']}"
+        images[name] = files.open_npy(CORRUPTED / entry["file"])
+        kept = {key: entry[key] for key in ("group", "severity", "default")}
+        listed.append({"name": name, "corruption": entry["name"], **kept})
+    return listed, {n: robustness.binarized(x, n, data.info, seed) for n, x in images.items()}
+
+
 def _evaluation(
-    losses: dict[str, Report],
-    likelihood: Report,
-    use: Collapse,
-    rows: pd.DataFrame,
-    reasons: dict[str, str],
+    reports: dict[str, Report], use: Collapse, rows: pd.DataFrame, reasons: dict[str, str]
 ) -> dict[str, Any]:
     """All that metrics.json has no room for: warnings, reasons, standard errors, aggregates."""
-    warnings, reasons = [use.verdict] if use.collapsed else [], dict(reasons)
-    for place, report in {**losses, "likelihood": likelihood}.items():
-        reasons |= {f"{place}.{name}": reason for name, reason in report.reasons.items()}
-        warnings += report.warnings
+    warnings = [use.verdict] if use.collapsed else []
+    warnings += [text for report in reports.values() for text in report.warnings]
+    for place, report in reports.items():
+        reasons = reasons | {f"{place}.{name}": why for name, why in report.reasons.items()}
     return {
         "warnings": warnings + table.warnings(rows),
         "collapse": {"verdict": use.verdict, **use.values},
-        "losses": {s: {**_summaries(losses[s]), **losses[s].facts} for s in SPLITS},
-        "likelihood": {**_summaries(likelihood), **likelihood.facts},
+        "losses": {s: reports[s].content for s in SPLITS},
+        "likelihood": reports["likelihood"].content,
         "headline": table.headline(rows),
         "aggregates": table.aggregate(rows),
         "reasons": reasons,
     }
 
 
-def _sets(
-    data: Prepared, clean: np.ndarray, seed: int
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """What rows of the table say of each set, and the images by name; the clean ones first."""
-    listed, sets = [CLEAN], {"clean": clean}
-    for entry in files.read_json(CORRUPTED / "info.json")["sets"]:
-        name = f"{entry['name']}-{entry['severity']}"
-        sets[name] = _seen(data, files.open_npy(CORRUPTED / entry["file"]), name, seed)
-        kept = {key: entry[key] for key in ("group", "severity", "default")}
-        listed.append({"name": name, "corruption": entry["name"], **kept})
-    return listed, sets
-
-
-def _seen(data: Prepared, images: np.ndarray, name: str, seed: int) -> np.ndarray:
-    """Images as the model sees them; the clean test images are the set `clean`."""
-    name, info = "clean" if name == "test" else name, data.info
-    return robustness.binarized(images, info["binarize"], info["threshold"], seed, name)
-
-
-def _half(means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Posterior means of the corrupted sets in half the room, which is enough for figures."""
-    half = {k: np.clip(v, -HALF, HALF).astype(np.float16) for k, v in means.items() if k != "clean"}
-    return {f"mu/{name}": array for name, array in half.items()}
-
-
-def _value(report: Report, name: str) -> float | None:
-    summary = report.values.get(name)
-    return None if summary is None else summary[0]
-
-
-def _summaries(report: Report) -> dict[str, Any]:
-    def pair(summary: Summary | None) -> dict[str, float] | None:
-        return None if summary is None else {"value": summary[0], "se": summary[1]}
-
-    return {name: pair(summary) for name, summary in report.values.items()}
+def _half(means: np.ndarray) -> np.ndarray:
+    """In half the room, which is enough for figures."""
+    return np.clip(means, -HALF, HALF).astype(np.float16)
 
 
 def _plain(obj: Any) -> Any:
@@ -143,14 +125,12 @@ def _csv(frame: pd.DataFrame, name: str) -> None:
 
 def _show(metrics: dict[str, Any], verdict: str, warnings: list[str]) -> None:
     """The table that a reader expects, on standard output."""
-    cell = "{:>12.5g}".format
-    say(f"{'':8}" + "".join(f"{name:>12}" for name in LOSSES))
+    say(f"{'':8}" + "".join(f"{name:>12}" for name in metrics["test"]))
     for split in SPLITS:
-        shown = [metrics[split][name] for name in LOSSES]
-        say(f"{split:8}" + "".join(f"{'-':>12}" if v is None else cell(v) for v in shown))
-    named = ("e_den", "skill", "ssim_den", "clean_e_den", "worst", "worst_e_den", "skill_below_0")
-    shown = [f"{name} {_plain(metrics['robustness'][name])}" for name in named]
-    say("robustness: " + ", ".join(shown))
+        cells = ["-" if value is None else f"{value:.5g}" for value in metrics[split].values()]
+        say(f"{split:8}" + "".join(f"{cell:>12}" for cell in cells))
+    found = metrics["robustness"]
+    say("robustness: " + ", ".join(f"{name} {_plain(found[name])}" for name in SAID))
     say(f"latents: {verdict}")
     for warning in warnings:
         say(f"warning: {warning}")

@@ -1,6 +1,7 @@
 """Draw what evaluate wrote and what the model makes -> reports/figures, reports/charts."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,25 +23,17 @@ def main() -> None:
 def _gather(settings: params.PlotSettings) -> Run:
     model, data = checkpoint.load(MODELS), prepared.load(PREPARED)
     torch.set_num_threads(model.config["run"]["threads"])
-    info = data.info
     sets = files.read_json(CORRUPTED / "info.json")["sets"]
-
-    def seen(images: np.ndarray, name: str) -> np.ndarray:
-        seed = model.config["run"]["seed"]
-        return robustness.binarized(images, info["binarize"], info["threshold"], seed, name)
-
+    images = {figures.key(item): files.open_npy(CORRUPTED / item["file"]) for item in sets}
+    seen = partial(robustness.binarized, info=data.info, seed=model.config["run"]["seed"])
     return Run(
-        name=info["name"],
+        name=data.info["name"],
         model=model,
         settings=settings,
         clean=seen(data.test, "clean"),
         sets=sets,
-        corrupted={
-            name: seen(files.open_npy(CORRUPTED / item["file"]), name)
-            for item in sets
-            for name in [figures.key(item)]
-        },
-        **_labels(data.labels["test"], info),
+        corrupted={name: seen(array, name) for name, array in images.items()},
+        **_labels(data.labels["test"], data.info),
         history=pd.read_csv(REPORTS / "train" / "history.csv"),
         table=pd.read_csv(REPORTS / "robustness.csv"),
         latents=_arrays("latents.npz"),

@@ -1,8 +1,9 @@
 """What a model makes of clean and corrupted images: losses, probe, and every metric per image."""
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from robustvae.model import Autoencoder
 from robustvae.params import EvaluateSettings
 from robustvae.progress import track
 from robustvae.robustness import bounds, collapse, table
-from robustvae.robustness.bounds import Draws, Report, pixels, select, shifted, slices
+from robustvae.robustness.bounds import Draws, Report, batches, pixels, shifted, slices
 from robustvae.robustness.table import Columns
 
 PIXEL_METRICS = {"e_den", "e_self", "e_stab", "ssim_den"}  # what the baselines have too
@@ -28,15 +29,18 @@ SKL_PAIRS = 4  # mirrored pairs of draws for the symmetric KL of Student-t poste
 
 
 def binarized(
-    images: NDArray[np.uint8], mode: str, threshold: float, seed: int, name: str
+    images: NDArray[np.uint8], name: str, info: Mapping[str, Any], seed: int
 ) -> NDArray[np.uint8]:
-    """The images as the model sees them; `dynamic` is drawn here, other modes are in the files."""
-    if mode != "dynamic":
+    """The images as the model sees them; `dynamic` is drawn here, other modes are in the files.
+
+    `info` is that of the prepared data; the clean test images go by the name of `clean`.
+    """
+    if info["binarize"] != "dynamic":
         return images
     rng, result = seeding.generator(seed, "evaluate", "binarize", name), np.empty_like(images)
     for where in slices(len(images), 1000):
         part = torch.from_numpy(np.array(images[where]))
-        result[where] = binarize.apply(part, mode, threshold, rng).numpy()
+        result[where] = binarize.apply(part, "dynamic", info["threshold"], rng).numpy()
     return result
 
 
@@ -52,32 +56,32 @@ def losses(
     """Terms of the training loss on one split, one draw per image, and mse of reconstructions."""
     parts: dict[str, list[Tensor]] = {"recon": [], "divergence": [], "mse": []}
     noise = None if q is None else draws.standard(q, "losses", name)
-    for where in track(slices(len(images), size), f"losses, {name}", unit="batch"):
-        x = pixels(model, images, where)
-        if q is None or noise is None:
+    known = batches(model, images, q, noise, size)
+    total = len(slices(len(images), size))
+    for _, x, part, draw in track(known, f"losses, {name}", total, "batch"):
+        if part is None or draw is None:
             recon, divergence, x_hat, _ = model.terms(x)
         else:
-            part = select(q, where)
-            z = shifted(part, noise[where])
+            z = shifted(part, draw)
             recon = model.likelihood.distortion(x, model.decode(z), z)
             divergence, _ = model.divergence.evaluate(part, model.prior())
             x_hat = model.likelihood.mean(model.decode(part.mean))
         for key, value in zip(parts, (recon, divergence, metrics.mse(x_hat, x)), strict=True):
             parts[key].append(value.cpu().double())
-    return _summed_up(model, {key: torch.cat(values) for key, values in parts.items()})
+    return _summed_up(model, *(torch.cat(values) for values in parts.values()))
 
 
-def _summed_up(model: Autoencoder, columns: dict[str, Tensor]) -> Report:
+def _summed_up(model: Autoencoder, recon: Tensor, divergence: Tensor, mse: Tensor) -> Report:
     """Means; the total is the objective of the means, as capacity annealing has it at its end."""
     report, settings = Report(), model.loss_settings
-    infinite = float(columns["divergence"].isinf().double().mean())
+    infinite = float(divergence.isinf().double().mean())
     reason = f"infinite for {infinite:.2%} of the images" if infinite else None
-    report.put("recon", columns["recon"].numpy())
-    report.put("divergence", columns["divergence"].numpy(), reason)
+    report.put("recon", recon.numpy())
+    report.put("divergence", divergence.numpy(), reason)
     objective = Objective(settings.beta, settings.capacity)
-    total = objective(columns["recon"], columns["divergence"], step=settings.capacity.steps)
+    total = objective(recon, divergence, step=settings.capacity.steps)
     report.put("total", total.reshape(1).numpy(), reason if settings.beta else None)
-    report.put("mse", columns["mse"].numpy())
+    report.put("mse", mse.numpy())
     report.facts["divergence_infinite_fraction"] = infinite
     return report
 
@@ -134,6 +138,24 @@ class Known:
     probe: Probe | str  # or why there is none
     draws: Draws
 
+    @cached_property
+    def spread(self) -> Tensor | None:
+        """Variance of each latent's mean over the clean test images."""
+        return None if self.q is None else collapse.spread(self.q)
+
+    @cached_property
+    def noise(self) -> Tensor | None:
+        """What an image and its corruptions have in common for the ELBO, [N, Z]."""
+        return None if self.q is None else self.draws.standard(self.q, "score")
+
+    @cached_property
+    def mirrored(self) -> Tensor | None:
+        """Draws in pairs for the symmetric KL, [K, N, Z]; normals need none."""
+        if not isinstance(self.q, DiagStudentT):
+            return None
+        one_side = torch.stack([self.draws.standard(self.q, "skl", k) for k in range(SKL_PAIRS)])
+        return torch.cat([one_side, -one_side])
+
 
 @torch.inference_mode()
 def measure(
@@ -147,7 +169,6 @@ def measure(
     A batch of every set at a time, so that clean images are encoded once. An image and its
     corruptions meet the same latent noise: a difference between them is theirs.
     """
-    comparison = _Comparison(model, known)
     clean = next(iter(sets.values()))
     parts: dict[tuple[str, str], dict[str, list[Tensor]]] = {}
     means: dict[str, list[Tensor]] = {}
@@ -157,7 +178,7 @@ def measure(
         for name, images in sets.items():
             y = x if images is clean else pixels(model, images, where)
             seen_y = seen_x if images is clean else see(model, y)
-            for method, pair in comparison(x, y, seen_x, seen_y, where):
+            for method, pair in _pairs(model, known, x, y, seen_x, seen_y, where):
                 columns = parts.setdefault((name, method), {})
                 for metric in settings.metrics:
                     if method == "model" or metric in PIXEL_METRICS:
@@ -171,14 +192,15 @@ def measure(
 
 def gaps(model: Autoencoder, known: Known, settings: EvaluateSettings) -> dict[str, str]:
     """Quantities that stay empty in every row, and why."""
-    found = {}
-    for metric, quantities in table.OF_METRIC.items():
-        if metric not in settings.metrics:
-            for quantity in quantities:
-                found[quantity] = f"evaluate.metrics leaves {metric} out"
-    if known.q is None:
+    found = {
+        quantity: f"evaluate.metrics leaves {metric} out"
+        for metric, quantities in table.OF_METRIC.items()
+        if metric not in settings.metrics
+        for quantity in quantities
+    }
+    if known.spread is None:
         found |= dict.fromkeys(("drift", "skl"), "vq: codes have no posterior density")
-    elif not collapse.spread(known.q).any():
+    elif not known.spread.any():
         found["drift"] = "no latent dimension is active"
     reason = bounds.no_elbo(model)
     if reason is not None:  # the scores still rank images, their mean means nothing
@@ -188,35 +210,25 @@ def gaps(model: Autoencoder, known: Known, settings: EvaluateSettings) -> dict[s
     return found
 
 
-class _Comparison:
+def _answers(probe: Probe, features: Tensor, labels: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(probe.correct(features.cpu().double().numpy(), labels))
+
+
+def _pairs(
+    model: Autoencoder, known: Known, x: Tensor, y: Tensor, seen_x: Seen, seen_y: Seen, where: slice
+) -> Iterator[tuple[str, Pair]]:
     """Clean and corrupted batch -> a Pair for the model and one for each baseline."""
+    noise = None if known.noise is None else known.noise[where]
+    mirrored = None if known.mirrored is None else known.mirrored[:, where]
 
-    def __init__(self, model: Autoencoder, known: Known) -> None:
-        self.model, self.known = model, known
-        q, draws = known.q, known.draws
-        self.spread = None if q is None else collapse.spread(q)
-        self.noise = None if q is None else draws.standard(q, "score")
-        self.mirrored = None
-        if isinstance(q, DiagStudentT):
-            one_side = torch.stack([draws.standard(q, "skl", k) for k in range(SKL_PAIRS)])
-            self.mirrored = torch.cat([one_side, -one_side])
-        self.mean_image = torch.from_numpy(known.mean_image)
-
-    def __call__(
-        self, x: Tensor, y: Tensor, seen_x: Seen, seen_y: Seen, where: slice
-    ) -> Iterator[tuple[str, Pair]]:
-        noise = None if self.noise is None else self.noise[where]
-        model = Pair(
-            x, y, seen_x.x_hat, seen_y.x_hat, seen_x.q, seen_y.q, self.spread,
-            noise=None if self.mirrored is None else self.mirrored[:, where],
-            neg_elbo=lambda: bounds.score(self.model, y, seen_y.q, noise),
-        )  # fmt: skip
-        probe, labels = self.known.probe, self.known.labels[where]
-        if isinstance(probe, Probe):
-            features = seen_y.features.cpu().double().numpy()
-            answers = lambda: torch.from_numpy(probe.correct(features, labels))  # noqa: E731
-            model = dataclasses.replace(model, correct=answers)
-        yield "model", model
-        yield "identity", Pair(x, y, x, y)
-        mean_image = self.mean_image.to(x).expand_as(x)
-        yield "mean_image", Pair(x, y, mean_image, mean_image)
+    neg_elbo = partial(bounds.score, model, y, seen_y.q, noise)
+    correct = None
+    if isinstance(known.probe, Probe):
+        correct = partial(_answers, known.probe, seen_y.features, known.labels[where])
+    yield "model", Pair(
+        x, y, seen_x.x_hat, seen_y.x_hat, seen_x.q, seen_y.q, known.spread, mirrored,
+        neg_elbo=neg_elbo, correct=correct,
+    )  # fmt: skip
+    yield "identity", Pair(x, y, x, y)
+    mean_image = torch.from_numpy(known.mean_image).to(x).expand_as(x)
+    yield "mean_image", Pair(x, y, mean_image, mean_image)

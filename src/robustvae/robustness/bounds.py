@@ -3,7 +3,9 @@
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +62,15 @@ def shifted(q: Diagonal, draw: Tensor) -> Tensor:
     return q.mu + (0.5 * q.logvar).exp() * draw
 
 
+def batches(
+    model: Autoencoder, images: Images, q: Diagonal | None, noise: Tensor | None, size: int
+) -> Iterator[tuple[slice, Tensor, Diagonal | None, Tensor | None]]:
+    """Place, pixels, posteriors and noise of each batch; None for vq."""
+    for where in slices(len(images), size):
+        part, draw = (q, noise) if q is None or noise is None else (select(q, where), noise[where])
+        yield where, pixels(model, images, where), part, draw
+
+
 @torch.inference_mode()
 def posteriors(model: Autoencoder, images: Images, size: int) -> Diagonal | None:
     """Posteriors of all images, parameters [N, Z]; None for vq."""
@@ -108,11 +119,8 @@ def mean_elbo(
     count = 1 if q is None else samples
     for k in track(range(count), "ELBO", unit="draw"):
         noise = None if q is None else draws.standard(q, "elbo", k)
-        for where in slices(len(images), size):
-            part = None if q is None else select(q, where)
-            draw = None if noise is None else noise[where]
-            terms = elbo(model, pixels(model, images, where), part, draw)
-            total[:, where] += torch.stack(terms).cpu().numpy()
+        for where, x, part, draw in batches(model, images, q, noise, size):
+            total[:, where] += torch.stack(elbo(model, x, part, draw)).cpu().numpy()
     return total[0] / count, total[1] / count
 
 
@@ -162,6 +170,20 @@ class Report:
     facts: dict[str, str | bool | int | float] = field(default_factory=dict)
     cost: float | None = None  # of the importance-weighted bound, seconds per image
 
+    @property
+    def means(self) -> dict[str, float | None]:
+        """Values alone."""
+        return {name: value and value[0] for name, value in self.values.items()}
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Values with their errors, and facts."""
+        pairs = {
+            name: value and dict(zip(("value", "se"), value, strict=True))
+            for name, value in self.values.items()
+        }
+        return pairs | self.facts
+
     def put(self, name: str, values: Values | None, reason: str | None = None) -> None:
         """Mean and its standard error, or null where there is a reason or a value is not finite."""
         if values is not None and reason is None and not np.isfinite(values).all():
@@ -207,21 +229,19 @@ def likelihood(
     reason = no_elbo(model)
     report.put("elbo", fit - rate, reason)
     best = _bound(model, images, q, settings, draws, report, weighted)
-    source = "elbo" if best is None else weighted
-    report.put("log_likelihood", fit - rate if best is None else best, report.reasons.get(source))
+    source, best = ("elbo", fit - rate) if best is None else (weighted, best)
+    report.put("log_likelihood", best, report.reasons.get(source))
     density = not isinstance(model.likelihood, Bernoulli)
     report.facts |= {"log_likelihood_is": source, "density_only": density}
     dimensions = math.prod(images.shape[1:]) * math.log(2)
     if not density:
-        values = fit - rate if best is None else best
-        report.put("bits_per_dim", -values / dimensions, report.reasons.get(source))
+        report.put("bits_per_dim", -best / dimensions, report.reasons.get(source))
     elif binary:
         report.put("bits_per_dim", None, "a density of binary pixels is no code length")
-    else:
+    else:  # the same bound, of other pixels
         noisy = dequantised(images, draws.seed)
         part = posteriors(model, noisy, size)
-        aside = Report()  # the same bound, of other pixels
-        best = _bound(model, noisy, part, settings, draws, aside, weighted)
+        best = _bound(model, noisy, part, settings, draws, Report(), weighted)
         if best is None:
             fit, rate = mean_elbo(model, noisy, part, settings.elbo_samples, size, draws)
             best = fit - rate
