@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from robustvae import files, params
-from robustvae.datasets import DATASETS
+from robustvae.datasets import DATASETS, LICENCES
 from robustvae.datasets.idx import MNIST_C
 from robustvae.downloads import Library
 from stages import CACHE, RAW, run
@@ -13,15 +13,14 @@ from stages import CACHE, RAW, run
 def main() -> None:
     """One data set; where it came from leaves no trace in data/raw, so that dvc.lock stays."""
     settings = params.load()
-    dataset = DATASETS[settings.data.name]
+    name = settings.data.name
     library = Library.of(CACHE / "downloads", settings.data.mirror)
     shutil.rmtree(RAW, ignore_errors=True)
-    dataset.download(RAW, Path(settings.data.root), library)
+    DATASETS[name].download(RAW, Path(settings.data.root), library)
     if settings.corruptions.source == "official":
         library.deliver(MNIST_C, RAW)
     found = {path.name: files.sha256(path) for path in sorted(RAW.glob("*"))}
-    content = {"name": settings.data.name, "licence": dataset.licence, "files": found}
-    files.write_json(RAW / "info.json", content)
+    files.write_json(RAW / "info.json", {"name": name, "licence": LICENCES[name], "files": found})
 
 
 if __name__ == "__main__":

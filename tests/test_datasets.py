@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from robustvae import files, prepared
-from robustvae.datasets import DATASETS, celeba, cifar, idx
+from robustvae.datasets import DATASETS, LICENCES, celeba, cifar, idx
 from robustvae.datasets import prepare as preparing
 from robustvae.downloads import Library, Source
 from robustvae.errors import UserError
@@ -185,8 +185,8 @@ def strata(pictures: preparing.Pictures) -> np.ndarray:
     return pictures.labels if pictures.labels.ndim == 1 else np.zeros(len(pictures.labels))
 
 
-def test_every_dataset_has_an_example() -> None:
-    assert set(EXAMPLES) == set(DATASETS)
+def test_every_dataset_has_an_example_and_a_licence() -> None:
+    assert set(EXAMPLES) == set(DATASETS) == set(LICENCES)
 
 
 @every_dataset

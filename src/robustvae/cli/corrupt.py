@@ -103,9 +103,9 @@ def sets(names: Sequence[str], severities: Sequence[str]) -> dict[str, tuple[str
 
 def layout(shape: tuple[int, ...], source: Path) -> str:
     """NHW, NHWC or NCHW: as no side is below 8, an axis of 1 or 3 can only be the channels."""
-    for name, sides in (("NHW", shape[1:]), ("NHWC", shape[1:3]), ("NCHW", shape[2:])):
-        channels = {"NHW": 1, "NHWC": shape[-1], "NCHW": shape[min(1, len(shape) - 1)]}[name]
-        if len(shape) == len(name) and channels in (1, 3) and min(sides) >= corruptions.SMALLEST:
+    for name in (name for name in corruptions.LAYOUTS if len(name) == len(shape)):
+        size = {"C": 1, **dict(zip(name, shape, strict=True))}
+        if size["C"] in (1, 3) and min(size["H"], size["W"]) >= corruptions.SMALLEST:
             return name
     raise UserError(
         f"{source}: images must be [N, H, W], [N, H, W, 1 or 3] or [N, 1 or 3, H, W] with sides of "

@@ -85,20 +85,11 @@ def _pack(tree: Path, names: dict[str, int], archive: Path) -> None:
             packed.writestr(entry, (tree / name).read_bytes())
 
 
+FILES = (
+    ("img_align_celeba.zip", "00d2c5bc6d35e252742224ab0c1e8fcb", "0B7EVK8r0v71pZjFTYXZWM3FlRnM"),
+    ("list_attr_celeba.txt", "75e246fa4810816ffd6ee81facbd244c", "0B7EVK8r0v71pblRyaVFSWGxPY0U"),
+    ("list_eval_partition.txt", "d32c9cbf5e040fd4025c592c306e6668", "0B7EVK8r0v71pY0NSMzRuSXJEVkk"),
+)
 CELEBA = CelebA(
-    Source(
-        "celeba/img_align_celeba.zip",
-        "md5:00d2c5bc6d35e252742224ab0c1e8fcb",
-        (DRIVE.format("0B7EVK8r0v71pZjFTYXZWM3FlRnM"),),
-    ),
-    Source(
-        "celeba/list_attr_celeba.txt",
-        "md5:75e246fa4810816ffd6ee81facbd244c",
-        (DRIVE.format("0B7EVK8r0v71pblRyaVFSWGxPY0U"),),
-    ),
-    Source(
-        "celeba/list_eval_partition.txt",
-        "md5:d32c9cbf5e040fd4025c592c306e6668",
-        (DRIVE.format("0B7EVK8r0v71pY0NSMzRuSXJEVkk"),),
-    ),
+    *(Source(f"celeba/{name}", f"md5:{md5}", (DRIVE.format(key),)) for name, md5, key in FILES)
 )

@@ -77,13 +77,16 @@ class Idx:
         return body.reshape(shape)
 
 
-def _names(images: str, labels: str, test_images: str, test_labels: str) -> dict[str, str]:
-    return {
-        "train-images-idx3-ubyte": images,
-        "train-labels-idx1-ubyte": labels,
-        "t10k-images-idx3-ubyte": test_images,
-        "t10k-labels-idx1-ubyte": test_labels,
-    }
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+def _by_file(*md5s: str) -> dict[str, str]:
+    return dict(zip(FILES, md5s, strict=True))
 
 
 MNIST = Idx(
@@ -92,14 +95,14 @@ MNIST = Idx(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
     ),
-    _names(
+    _by_file(
         "f68b3c2dcbeaaa9fbdd348bbdeb94873",
         "d53e105ee54ea40749a09fcbcd1e9432",
         "9fb629c4189551a2d022fa330f9573f3",
         "ec29112dd5afa0611ce80d1b7f02629c",
     ),
     [str(d) for d in range(10)],
-    plain=_names(
+    plain=_by_file(
         "6bbc9ace898e44ae57da46a324031adb",
         "a25bea736e30d166cdddb491f175f624",
         "2646ac647ad5339dbf082846283269ea",
@@ -109,29 +112,19 @@ MNIST = Idx(
 FASHION = Idx(
     "FashionMNIST/raw",
     ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
-    _names(
+    _by_file(
         "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
         "25c81989df183df01b3e8a0aad5dffbe",
         "bef4ecab320f06d8554ea6380940ec79",
         "bb300cfdad3c16e7a12a480ee83cd310",
     ),
-    [
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    ],
-)
+    ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"],
+)  # fmt: skip
 KMNIST = Idx(
     "KMNIST/raw",
     ("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
-    _names(
+    _by_file(
         "bdb82020997e1d708af4cf47b453dcf7",
         "e144d726b3acfaa3e44228e80efcd344",
         "5c965bf0a639b31b8f53240b1b52f4d7",

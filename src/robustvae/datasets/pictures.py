@@ -114,10 +114,6 @@ class Geometry:
         """C, H, W."""
         return self.channels, self.side, self.side
 
-    def keeps(self, shape: tuple[int, ...]) -> bool:
-        """Whether pictures of this shape stay as they are."""
-        return shape == self.shape and self.crop in (None, self.side)
-
     def bring(self, image: Image.Image, name: str) -> np.ndarray:
         """A picture as uint8 [C, side, side]: turned as its camera says, transparency on white."""
         image = _flat(ImageOps.exif_transpose(image)).convert("L" if self.channels == 1 else "RGB")

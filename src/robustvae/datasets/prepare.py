@@ -216,7 +216,8 @@ def _fill(geometry: Geometry, task: tuple[Path, int, np.ndarray]) -> np.ndarray:
     path, start, members = task
     reader = _opened["reader"]
     rows = np.empty((len(members), *geometry.shape), np.uint8)
-    if isinstance(reader, Pixels) and geometry.keeps(reader.array.shape[1:]):
+    whole = geometry.crop in (None, geometry.side)
+    if isinstance(reader, Pixels) and whole and reader.array.shape[1:] == geometry.shape:
         rows[:] = reader.array[members]
     else:
         for row, i in zip(rows, members, strict=True):
