@@ -257,6 +257,12 @@ def test_the_card_finds_the_pipelines_metrics(use, tmp_path: Path) -> None:
     assert "| `val.mse` | 0.5 |" in Path("out/info/README.md").read_text()
 
 
+@pytest.mark.parametrize("words", [(), ("--dims", "1")], ids=["default", "dims"])
+def test_traverse_refuses_codes(refused, words: tuple[str, ...]) -> None:
+    said = refused("traverse", *words, kind="vq")
+    assert said == "traverse: vq models have codes, no dimensions; use interpolate\n"
+
+
 # ---- all verbs
 
 

@@ -146,6 +146,7 @@ class VAE:
 
         The others as in `image`, or at the prior's mean. Without `dims`: the ten in most use."""
         dims = self.active_dims(10) if dims is None else dims
+        self._refuse_codes()
         p = self.model.generating_prior()
         centre, scale = p.mu.cpu().numpy(), (0.5 * p.logvar).exp().cpu().numpy()
         wrong = [d for d in dims if not 0 <= d < len(centre)]
@@ -158,18 +159,17 @@ class VAE:
 
     def active_dims(self, count: int) -> list[int]:
         """Dimensions in most use: the spread of generated images' codes, against the prior's."""
-        if isinstance(self.latent, VQ):
-            raise UserError("traverse: vq models have codes, no dimensions; use interpolate")
+        self._refuse_codes()
         z = self._draw(PROBES, 1.0, "", 0)
         spread = self.latents(self.decode(z)).var(0) / z.var(0)
         return [int(d) for d in np.argsort(-spread, kind="stable")[:count]]
 
+    def _refuse_codes(self) -> None:
+        if isinstance(self.latent, VQ):
+            raise UserError("traverse: vq models have codes, no dimensions; use interpolate")
+
     def arithmetic(
-        self,
-        plus: Source,
-        minus: Source,
-        to: Source,
-        factors: Sequence[float] = (0, 0.5, 1, 1.5),
+        self, plus: Source, minus: Source, to: Source, factors: Sequence[float] = (0, 0.5, 1, 1.5)
     ) -> Floats:
         """z of each image of `to` + factor * (mean z of `plus` - of `minus`): [N, F, C, H, W]."""
         vector = self.latents(plus).mean(0) - self.latents(minus).mean(0)
