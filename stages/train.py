@@ -31,17 +31,10 @@ def main() -> None:
     where = device.setup(settings.run)
     model = Autoencoder.build(settings.model, settings.loss, data.shape)
     say(model.describe())
-    sections = {
-        name: section.model_dump(mode="json")
-        for name, section in {"train": settings.train, "run": settings.run}.items()
-    }
-    identity = resume.identity(
-        **sections,
-        model=settings.model.model_dump(mode="json"),
-        loss=settings.loss.model_dump(mode="json"),
-        data=data.info,
-        device=where.type,
-    )
+    content = settings.model_dump(mode="json")
+    config = {name: content[name] for name in ("train", "run", "model", "loss")}
+    config |= {"data": data.info}
+    identity = resume.identity(**config, device=where.type)
     with resume.Checkpoint(CACHE, identity) as keep:
         rows = training.fit(
             model,
@@ -59,7 +52,7 @@ def main() -> None:
         files.write_json(REPORTS / "train" / "warnings.json", found)
         used = device.precision(settings.train.precision, where)
         best = {"best_epoch": training.best_epoch(rows) + 1, "precision": used}
-        checkpoint.save(model, {**sections, "data": data.info, **best}, MODELS)
+        checkpoint.save(model, config | best, MODELS)
     for text in found:
         say(f"warning: {text}")
 

@@ -33,9 +33,7 @@ class Pair:
     y_hat: Tensor  # and of y
     q_x: Diagonal | None = None  # None: vq
     q_y: Diagonal | None = None
-    spread: Tensor | None = (
-        None  # [Z], variance of mu(x) over the test set; 0: an inactive dimension
-    )
+    spread: Tensor | None = None  # [Z], variance of mu(x) over the test set; 0: inactive
     noise: Tensor | None = None  # [K, B, Z], draws of q's family at location 0 and scale 1
     neg_elbo: Callable[[], Tensor] | None = None  # of y
     correct: Callable[[], Tensor] | None = None  # 1 where the probe names y's class
@@ -100,8 +98,8 @@ def symmetric_kl(q: Diagonal, r: Diagonal, noise: Tensor | None = None) -> Tenso
 
 def _ssim(pair: Pair) -> dict[str, Tensor]:
     identity = ssim(pair.y, pair.x)
-    same = pair.y_hat is pair.y
-    return {"ssim_id": identity, "ssim_den": identity if same else ssim(pair.y_hat, pair.x)}
+    denoised = identity if pair.y_hat is pair.y else ssim(pair.y_hat, pair.x)
+    return {"ssim_id": identity, "ssim_den": denoised}
 
 
 def _drift(pair: Pair) -> dict[str, Tensor]:
@@ -153,16 +151,13 @@ def skill(e_den: Values, e_id: Values) -> Summary:
     return float(1 - ratio), float(mean(e_den - ratio * e_id)[1] / e_id.mean())
 
 
-def _rates(negatives: Values, positives: Values) -> Values:
-    """AUROC and FPR95 from counts per distinct score, ascending: [..., V] -> [..., 2]."""
-    n, m = negatives.sum(-1), positives.sum(-1)
-    below = negatives.cumsum(-1) - negatives / 2  # ties count half
-    area = (positives * below).sum(-1) / (n * m)
-    detected = positives[..., ::-1].cumsum(-1)[..., ::-1]  # positives at or above each score
-    last = (detected >= 0.95 * m[..., None] - 1e-9).sum(-1) - 1  # highest threshold that finds 95 %
-    alarms = negatives[..., ::-1].cumsum(-1)[..., ::-1]
-    fpr = np.take_along_axis(alarms, last[..., None], -1)[..., 0] / n
-    return np.stack([area, fpr], -1)
+def _rates(negatives: Values, positives: Values) -> tuple[float, float]:
+    """AUROC and FPR95 from counts per distinct score, ascending, [V]."""
+    n, m = negatives.sum(), positives.sum()
+    below = negatives.cumsum() - negatives / 2  # ties count half
+    found = positives[::-1].cumsum()[::-1]  # positives at or above each score
+    last = (found >= 0.95 * m - 1e-9).sum() - 1  # highest threshold that finds 95 %
+    return float((positives * below).sum() / (n * m)), float(negatives[last:].sum() / n)
 
 
 def detection(
@@ -172,19 +167,16 @@ def detection(
     alarms where 95 % are found. Errors: bootstrap over images, each with both its scores.
     """
     scores, place = np.unique(np.concatenate([clean, corrupted]), return_inverse=True)
-    places = place[: len(clean)], place[len(clean) :]
+    places, n = np.split(place, [len(clean)]), len(clean)
 
-    def rates(weights: Values | None = None) -> Values:
-        return _rates(*(np.bincount(p, weights, len(scores)).astype(float) for p in places))
+    def rates(weights: Values | None = None) -> tuple[float, float]:
+        negatives, positives = (np.bincount(p, weights, len(scores)).astype(float) for p in places)
+        return _rates(negatives, positives)
 
-    value = rates()
-    images = len(clean)
-    draws = [
-        rates(np.bincount(rng.integers(images, size=images), minlength=images).astype(float))
-        for _ in range(resamples)
-    ]
-    errors = np.std(draws, axis=0, ddof=1) if resamples > 1 else np.full(2, np.nan)
-    return {name: (float(value[i]), float(errors[i])) for i, name in enumerate(("auroc", "fpr95"))}
+    counts = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(resamples))
+    draws = [rates(count.astype(float)) for count in counts]
+    errors = np.std(draws, axis=0, ddof=1).tolist() if resamples > 1 else [np.nan, np.nan]
+    return dict(zip(("auroc", "fpr95"), zip(rates(), errors, strict=True), strict=True))
 
 
 def summarise(

@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -63,12 +62,7 @@ class Checkpoint:
         owner.write_text(str(os.getpid()))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             shutil.rmtree(self.folder)
         self._lock.release()
@@ -104,10 +98,9 @@ def unpack(content: bytes, digest: str | None = None) -> dict[str, Any]:
     line, _, body = content.partition(b"\n")
     try:
         head = json.loads(line)
-        known = head["format"] == FORMAT
-    except (ValueError, TypeError, KeyError):
-        known = False
-    if not known:
+    except ValueError:
+        head = None
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
         raise ValueError("not a checkpoint of this version")
     if digest is not None and head["digest"] != digest:
         raise ValueError("checkpoint of another training (other parameters, data or code)")

@@ -16,9 +16,7 @@ from robustvae.latents import perplexity
 from robustvae.model import Autoencoder
 from robustvae.robustness.bounds import Draws, pixels, select, shifted, slices
 
-ACTIVE = (
-    0.01  # a dimension is active when the variance of its posterior mean over images exceeds this
-)
+ACTIVE = 0.01  # a dimension is active where the variance of its posterior mean exceeds this
 PAIRS = 1000  # images the aggregate posterior is estimated from
 ROWS = 20  # images compared with all others at a time
 NODES = 64  # quadrature nodes for the KL of Student-t marginals

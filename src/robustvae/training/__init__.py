@@ -55,20 +55,15 @@ def fit(
     source = Source(inputs, target, mode == "dynamic", run.seed, device)
     validation = Source(val, val, mode == "dynamic", run.seed, device)
     trainer = Trainer(model.to(device), settings, run, source, validation, keep)
-    note = trainer.restore()
-    if note:
+    if note := trainer.restore():
         say(note)
     at = trainer.at
     while at.epoch < settings.epochs and not stops_early(at.rows, settings.early_stopping):
         start, left = time.monotonic(), trainer.left()
         with tqdm(
-            total=left,
-            desc=f"epoch {at.epoch + 1}/{settings.epochs}",
-            unit=" images",
-            leave=False,
-            dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
-        ) as bar:
+            desc=f"epoch {at.epoch + 1}/{settings.epochs}", total=left, unit=" images",
+            leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty(),
+        ) as bar:  # fmt: skip
             for count, loss in trainer.epoch():
                 if bar.update(count):  # when it is drawn anew
                     bar.set_postfix_str(f"loss {loss.item():.4g}", refresh=False)
@@ -110,7 +105,7 @@ def warnings(loss: LossSettings, rows: list[Row]) -> list[str]:
             f"loss.df {loss.df:g}: near 2 the variance has no bound, and with gamma the means cost "
             "next to nothing; take 2.1 or more"
         )
-    saturated = [row[LARGEST] for row in rows if LARGEST in row]
+    saturated = (row.get(LARGEST) for row in rows)
     texts = (saturation_warning(loss, value) for value in saturated if value is not None)
     found += [text for text in texts if text][:1]
     if "t3_effective_beta" in rows[-1]:

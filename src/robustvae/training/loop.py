@@ -22,9 +22,7 @@ from robustvae.training.source import Source, add_noise, batches
 
 VALIDATION_BATCH = 500
 SAVE_EVERY = 60.0  # seconds between checkpoints within an epoch
-LARGEST = (
-    "alpha_saturation"  # of this the history has the epoch's largest value, of others the mean
-)
+LARGEST = "alpha_saturation"  # of it the history has an epoch's largest value, else the mean
 
 
 def losses(
@@ -198,20 +196,15 @@ class Trainer:
         sums = {name: value.item() for name, value in self.at.sums.items()}
         count = sums.pop("images")
         means = {n: v if n == LARGEST else v / count for n, v in sums.items()}
-        loss, applied = (
-            self.model.loss_settings,
-            self.average.applied if self.average else nullcontext,
-        )
-        with applied():
-            row: Row = {
-                "epoch": self.at.epoch + 1,
-                "lr": self.optimizer.param_groups[0]["lr"],
-                "beta": loss.beta * self.warmup(self.at.position),
-                **{n: v for n, v in means.items() if n.startswith("train_")},
-                **self.validate(),
-                **{n: v for n, v in means.items() if not n.startswith("train_")},
-            }
-            row = {n: v if v is not None and math.isfinite(v) else None for n, v in row.items()}
+        trained = {name: means.pop(name) for name in list(means) if name.startswith("train_")}
+        start = {
+            "epoch": self.at.epoch + 1,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "beta": self.model.loss_settings.beta * self.warmup(self.at.position),
+        }
+        with self.average.applied() if self.average else nullcontext():
+            values = {**start, **trained, **self.validate(), **means}
+            row: Row = {n: v if math.isfinite(v) else None for n, v in values.items()}
             self.at.rows.append(row)
             if best_epoch(self.at.rows) == self.at.epoch:
                 self.at.best = {n: v.detach().clone() for n, v in self.model.state_dict().items()}
@@ -219,7 +212,7 @@ class Trainer:
         return row
 
     @torch.no_grad()
-    def validate(self) -> Row:
+    def validate(self) -> dict[str, float]:
         """Means over the validation images: always the same draws, full beta, capacity C of now."""
         self.model.eval()
         count, sums = len(self.validation), torch.zeros(2, dtype=torch.float64)
@@ -237,9 +230,8 @@ class Trainer:
         loss, (recon, divergence) = self.model.loss_settings, sums / count
         total = Objective(loss.beta, loss.capacity)(recon, divergence, self.at.step)
         if not total.isfinite():
-            self.stop(
-                f"in validation, recon is {recon:g}, divergence {divergence:g} nats per image"
-            )
+            values = f"recon is {recon:g}, divergence {divergence:g} nats per image"
+            self.stop(f"in validation, {values}")
         found = {"val_recon": recon, "val_divergence": divergence, "val_total": total}
         return {name: value.item() for name, value in found.items()}
 
@@ -269,9 +261,8 @@ class Trainer:
 
     def stop(self, why: str) -> NoReturn:
         """End the training with a message."""
-        raise UserError(
-            f"training stopped at step {self.at.step}, epoch {self.at.epoch + 1}: {why}"
-        )
+        place = f"step {self.at.step}, epoch {self.at.epoch + 1}"
+        raise UserError(f"training stopped at {place}: {why}")
 
     def fail(
         self, why: str, x: Tensor, target: Tensor, index: Tensor, how: dict[str, Any]
