@@ -36,6 +36,8 @@ class Source:
 
     def problem(self, file: Path) -> str | None:
         """What is wrong with `file`, or None."""
+        if not file.is_file():
+            return "not there"
         if self.checksum is None:
             return None
         algorithm, expected = self.checksum.split(":")
@@ -72,7 +74,11 @@ class Library:
         with FileLock(self.cache / ".lock"):  # a second run waits, and finds the file
             for source, address in self._candidates(choices):
                 try:
-                    return _take(source, address, self.cache)
+                    if isinstance(address, str):
+                        return _download(source, address, self.cache / source.path)
+                    if not (problem := source.problem(address)):
+                        return address
+                    problems.append(f"{address}: {problem}")
                 except _UnusableError as error:
                     problems.append(f"{address}: {error}")
         wanted = choices[-1]
@@ -111,16 +117,6 @@ def _mirror(place: str, text: str) -> Path | str:
     if not folder.is_dir():
         raise UserError(f"{place}: no such folder: {text}; a folder, file:// or http(s):// address")
     return folder
-
-
-def _take(source: Source, address: Path | str, cache: Path) -> Path:
-    if isinstance(address, str):
-        return _download(source, address, cache / source.path)
-    if not address.is_file():
-        raise _UnusableError("not there")
-    if problem := source.problem(address):
-        raise _UnusableError(problem)
-    return address
 
 
 def _download(source: Source, url: str, target: Path) -> Path:
