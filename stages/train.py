@@ -31,8 +31,9 @@ def main() -> None:
     where = device.setup(settings.run)
     model = Autoencoder.build(settings.model, settings.loss, data.shape)
     say(model.describe())
-    content = settings.model_dump(mode="json")
-    config = {name: content[name] for name in ("train", "run", "model", "loss")}
+    sections = {"train": settings.train, "run": settings.run}
+    sections |= {"model": settings.model, "loss": settings.loss}
+    config = {name: section.model_dump(mode="json") for name, section in sections.items()}
     config |= {"data": data.info}
     identity = resume.identity(**config, device=where.type)
     with resume.Checkpoint(CACHE, identity) as keep:
