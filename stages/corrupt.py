@@ -60,16 +60,19 @@ def write_all(sets: Sets, settings: Params, data: Prepared) -> Iterator[int]:
                 for done in corruptions.stream(clean, out, name, severity, seed):
                     yield from range(done)
             if settings.preprocess.binarize in ("threshold", "static"):  # dynamic: by the reader
-                binarise(out, settings, seeding.generator(seed, "binarize", name, severity))
+                binarise(
+                    out, settings, seeding.generator(data.info["split_seed"], "binarize", "test")
+                )
             out.flush()
 
 
 def binarise(out: np.ndarray, settings: Params, rng: torch.Generator) -> None:
-    """Black and white in place."""
-    how, block = settings.preprocess, max(1, BLOCK_VALUES // out[0].size)
+    """Black and white in place, by the draws that made the clean images so."""
+    mode, threshold = settings.preprocess.binarize, settings.preprocess.threshold
+    block = max(1, BLOCK_VALUES // out[0].size)
     for first in range(0, len(out), block):
         part = out[first : first + block]
-        part[:] = binarize.apply(torch.from_numpy(part), how.binarize, how.threshold, rng).numpy()
+        part[:] = binarize.apply(torch.from_numpy(part), mode, threshold, rng).numpy()
 
 
 if __name__ == "__main__":
