@@ -82,7 +82,7 @@ def _sets(data: Prepared, seed: int) -> tuple[list[dict[str, Any]], dict[str, np
         images[name] = files.open_npy(CORRUPTED / entry["file"])
         kept = {key: entry[key] for key in ("group", "severity", "default")}
         listed.append({"name": name, "corruption": entry["name"], **kept})
-    return listed, {n: robustness.binarized(x, n, data.info, seed) for n, x in images.items()}
+    return listed, {n: robustness.binarized(x, "test", data.info, seed) for n, x in images.items()}
 
 
 def _evaluation(

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from stages import corrupt
 
-from robustvae import corruptions, files, params
+from robustvae import binarize, corruptions, files, params, seeding
 from robustvae.corruptions import official
 from robustvae.errors import UserError
 
@@ -34,6 +35,7 @@ def stage(
             grey = np.load("data/prepared/test.npy")
             files.save_npy(Path("data/prepared/test_grey.npy"), grey)
         info = {"counts": counts, "shape": SHAPE, "binarize": mode, "threshold": 0.5}
+        info["split_seed"] = 0
         files.write_json(Path("data/prepared/info.json"), info)
         settings = make_params(changes)
         monkeypatch.setattr(params, "load", lambda: settings)
@@ -88,6 +90,9 @@ def test_binarises_after_corrupting(stage: Stage, mode: str) -> None:
         else:
             assert set(np.unique(out)) == {0, 255}
             assert abs(out.mean() / corrupted.mean() - 1) < 0.1
+            rng = seeding.generator(0, "binarize", "test")  # as the clean images were drawn
+            clean = binarize.apply(torch.from_numpy(grey), mode, 0.5, rng).numpy()
+            assert (out == clean)[corrupted == grey].all()
     again = stage(changes, mode)
     assert again == info
 

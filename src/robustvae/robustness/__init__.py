@@ -29,15 +29,16 @@ SKL_PAIRS = 4  # mirrored pairs of draws for the symmetric KL of Student-t poste
 
 
 def binarized(
-    images: NDArray[np.uint8], name: str, info: Mapping[str, Any], seed: int
+    images: NDArray[np.uint8], split: str, info: Mapping[str, Any], seed: int
 ) -> NDArray[np.uint8]:
     """The images as the model sees them; `dynamic` is drawn here, other modes are in the files.
 
-    `info` is that of the prepared data; the clean test images go by the name of `clean`.
+    The clean and the corrupted images of a split share their draws, so that they differ by the
+    corruption alone. `info` is that of the prepared data.
     """
     if info["binarize"] != "dynamic":
         return images
-    rng, result = seeding.generator(seed, "evaluate", "binarize", name), np.empty_like(images)
+    rng, result = seeding.generator(seed, "evaluate", "binarize", split), np.empty_like(images)
     for where in slices(len(images), 1000):
         part = torch.from_numpy(np.array(images[where]))
         result[where] = binarize.apply(part, "dynamic", info["threshold"], rng).numpy()

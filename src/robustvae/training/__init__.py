@@ -111,7 +111,7 @@ def warnings(loss: LossSettings, rows: list[Row]) -> list[str]:
     if "t3_effective_beta" in rows[-1]:
         found.append(
             "t3: on images nearly a Gaussian VAE with loss.beta "
-            f"{rows[-1]['t3_effective_beta']:.3g}, whatever loss.df is; compare with that one"
+            f"{rows[-1]['t3_effective_beta']:.3g}, for loss.df below about 30; compare with that one"
         )
     return found
 
