@@ -7,7 +7,7 @@ import torch
 
 from robustvae import binarize, corruptions, files, params, prepared, seeding
 from robustvae.corruptions import official
-from robustvae.params import Params
+from robustvae.params import CorruptionSettings
 from robustvae.prepared import Prepared
 from robustvae.progress import track
 from stages import CORRUPTED, PREPARED, RAW, run
@@ -25,7 +25,9 @@ def main() -> None:
     severities = ["default"] if wanted.severities == "default" else wanted.severities
     sets = [(name, corruptions.resolve(name, s)) for name in wanted.names for s in severities]
     total = len(sets) * len(data.test)
-    for _ in track(write_all(sets, settings, data), "corrupt", total=total, unit="image"):
+    mode, threshold = settings.preprocess.binarize, settings.preprocess.threshold
+    work = write_all(sets, wanted, data, mode, threshold)
+    for _ in track(work, "corrupt", total=total, unit="image"):
         pass
     entries = [
         {
@@ -43,32 +45,31 @@ def main() -> None:
     files.write_json(CORRUPTED / "info.json", info)
 
 
-def write_all(sets: Sets, settings: Params, data: Prepared) -> Iterator[int]:
+def write_all(
+    sets: Sets, settings: CorruptionSettings, data: Prepared, mode: str, threshold: float
+) -> Iterator[int]:
     """Write every set, binarised as the clean images on disk, yielding once per image."""
-    clean, seed = data.grey("test"), settings.corruptions.seed
-    published = settings.corruptions.source == "official"
-    if published:
+    clean = data.grey("test")
+    if settings.source == "official":
         names = [name for name, _ in sets]
         order = official.verify(ARCHIVE, names, clean, data.labels["test"], "test")
     for name, severity in sets:
         with files.replace(CORRUPTED / f"{name}-{severity}.npy") as temporary:
             out = np.lib.format.open_memmap(temporary, "w+", np.uint8, clean.shape)
-            if published:
+            if settings.source == "official":
                 out[:] = official.read(ARCHIVE, name, "test")[order]
                 yield from range(len(out))
             else:
-                for done in corruptions.stream(clean, out, name, severity, seed):
+                for done in corruptions.stream(clean, out, name, severity, settings.seed):
                     yield from range(done)
-            if settings.preprocess.binarize in ("threshold", "static"):  # dynamic: by the reader
-                binarise(
-                    out, settings, seeding.generator(data.info["split_seed"], "binarize", "test")
-                )
+            if mode in ("threshold", "static"):  # `dynamic` is drawn by the reader
+                rng = seeding.generator(data.info["split_seed"], "binarize", "test")
+                binarise(out, mode, threshold, rng)
             out.flush()
 
 
-def binarise(out: np.ndarray, settings: Params, rng: torch.Generator) -> None:
+def binarise(out: np.ndarray, mode: str, threshold: float, rng: torch.Generator) -> None:
     """Black and white in place, by the draws that made the clean images so."""
-    mode, threshold = settings.preprocess.binarize, settings.preprocess.threshold
     block = max(1, BLOCK_VALUES // out[0].size)
     for first in range(0, len(out), block):
         part = out[first : first + block]
