@@ -18,9 +18,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from robustvae import params
 from robustvae.cli.recipe import flatten
 from robustvae.errors import UserError
+from robustvae.params.yaml12 import read
 from robustvae.progress import track
 
 SHOWN = 15  # last lines of a failed point's log
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     """Do what is still to do, a line per point, then count."""
     from robustvae import sweep
 
-    content = params.read()
+    content = read()
     threads = int(flatten(content).get("run.threads", 1))
     points = sweep.expand(args.set_param)
     _check_keys(points[0].overrides, content)
