@@ -32,29 +32,46 @@ def errors(*values: float) -> pd.Series:
     return pd.Series(values, index=index)
 
 
+def estimate(*values: float, scale: float = 0.0) -> dict[str, float]:
+    return statistics.estimate(pd.Series(values), scale)
+
+
 def test_t_interval_by_hand() -> None:
     # mean 2, standard deviation 1, three values; the 97.5 % point of t with 2 degrees is 4.302653.
-    low, high = statistics.interval([1.0, 2.0, 3.0])
-    assert low == pytest.approx(2 - 4.302653 / math.sqrt(3), abs=1e-6)
-    assert high == pytest.approx(2 + 4.302653 / math.sqrt(3), abs=1e-6)
-
-
-def test_fewer_than_three_seeds_have_no_interval() -> None:
-    assert statistics.interval([1.0, 2.0]) is None
-    assert statistics.p_value([1.0, 2.0]) is None
+    found = estimate(1, 2, math.nan, 3)
+    assert (found["seeds"], found["mean"]) == (3, 2)
+    assert found["low"] == pytest.approx(2 - 4.302653 / math.sqrt(3), abs=1e-6)
+    assert found["high"] == pytest.approx(2 + 4.302653 / math.sqrt(3), abs=1e-6)
 
 
 def test_t_test_by_hand() -> None:
     # t = 2 / (1 / sqrt 3) = 3.4641 with 2 degrees: p = 1 - t / sqrt(2 + t^2) = 1 - sqrt(12 / 14).
-    assert statistics.p_value([1.0, 2.0, 3.0]) == pytest.approx(1 - math.sqrt(12 / 14))
-    assert statistics.p_value([1.0, 1.0, 1.0]) is None
+    assert estimate(1, 2, 3)["p"] == pytest.approx(1 - math.sqrt(12 / 14))
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        pytest.param((1.0, 2.0), 0.0, id="two seeds"),
+        pytest.param((1.0, 1.0, 1.0), 0.0, id="equal"),
+        pytest.param((0.0, 0.0, 0.0), 0.0, id="zero"),
+        pytest.param((0.3 - 0.2, 0.4 - 0.3, 0.5 - 0.4), 0.0, id="equal but for rounding"),
+        pytest.param((1e-15, 2e-15, 1e-15), 1.0, id="differences that are rounding alone"),
+    ],
+)
+def test_where_nothing_can_be_said_of_the_spread_it_is_not(
+    values: tuple[float, ...], scale: float
+) -> None:
+    found = estimate(*values, scale=scale)
+    assert found["mean"] == pytest.approx(sum(values) / len(values))
+    assert all(math.isnan(found[name]) for name in ("low", "high", "p"))
 
 
 def test_holm_by_hand() -> None:
     # 0.01 * 4, 0.02 * 3, then 0.03 * 2 = 0.06 and 0.04 * 1 raised to what came before.
-    found = statistics.holm([0.04, 0.01, 0.03, 0.02])
-    assert found == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert statistics.holm([0.9, 0.8]) == [1, 1]
+    found = statistics.holm(pd.Series([0.04, 0.01, math.nan, 0.03, 0.02]))
+    assert found.tolist() == pytest.approx([0.06, 0.04, math.nan, 0.06, 0.06], nan_ok=True)
+    assert statistics.holm(pd.Series([0.9, 0.8])).tolist() == [1, 1]
 
 
 def test_relative_errors_by_hand() -> None:
@@ -67,6 +84,21 @@ def test_relative_errors_by_hand() -> None:
     assert found["relative_mRE"] == pytest.approx(100 * (0.3 / 0.4 + 0.05 / 0.4) / 2)
     same = statistics.relative(base, base)
     assert same == pytest.approx(dict.fromkeys(same, 100))
+
+
+@pytest.mark.parametrize("fog", [0.05, 0.1], ids=["falls", "stays"])
+def test_no_relative_error_where_that_of_the_base_does_not_rise(fog: float) -> None:
+    found = statistics.relative(errors(0.2, 0.1, 0.6, 0.25, 3.0), errors(0.1, 0.2, 0.4, fog, 1.0))
+    assert math.isnan(found["relative_mRE"])
+    assert found["mRE"] == pytest.approx((100 + 25 / fog) / 2)
+
+
+def test_a_null_error_is_not_averaged_away() -> None:
+    base = errors(0.1, 0.2, 0.4, 0.5, 1.0)
+    found = statistics.relative(errors(0.2, math.nan, 0.6, 0.25, 3.0), base)
+    assert math.isnan(found["mRE"])
+    assert math.isnan(found["relative_mRE"])
+    assert found["geometric_mRE"] == pytest.approx(300)
 
 
 # A repository with experiments
@@ -83,7 +115,7 @@ def git(*words: str, **variables: str) -> str:
     return done.stdout.strip()
 
 
-def result(changes: dict[str, Any], error: float) -> dict[str, str]:
+def result(changes: dict[str, Any], error: float, auroc: float | None = None) -> dict[str, str]:
     """The files of an experiment in which every corruption has the same error."""
     rows = [
         {
@@ -96,7 +128,7 @@ def result(changes: dict[str, Any], error: float) -> dict[str, str]:
         for g, c, s in SETS
         for m in ("model", "identity")
     ]
-    metrics = {"robustness": {"e_den": error, "skill": 1 - error, "worst": "fog-5", "auroc": None}}
+    metrics = {"robustness": {"e_den": error, "skill": 1 - error, "worst": "fog-5", "auroc": auroc}}
     settings = overlay(params.read(ROOT / "params.yaml"), changes)
     return {
         "params.yaml": yaml.safe_dump(settings),
@@ -165,14 +197,16 @@ def test_differences_are_paired_by_seed_and_corrected_after_holm(unpainted: Path
     cli.main(["compare"])
     table = pd.read_csv(unpainted / "reports/compare/differences.csv")
     row = table[(table["quantity"] == "e_den") & table["group"].str.contains("beta 4")].iloc[0]
-    assert (row["pairs"], row["baseline"]) == (3, "beta 1, df 0")
+    assert (row["seeds"], row["baseline"]) == (3, "beta 1, df 0")
     values = np.array([-0.1, -0.099, -0.098])
     assert row["mean"] == pytest.approx(values.mean())
     t = abs(values.mean()) / (values.std(ddof=1) / math.sqrt(3))
     assert row["p"] == pytest.approx(1 - t / math.sqrt(2 + t**2), rel=1e-3)
-    pair = table[table["quantity"] == "e_den"]["p"]
-    expected = statistics.holm(pair.tolist())
-    assert table[table["quantity"] == "e_den"]["p_holm"].tolist() == pytest.approx(expected)
+    both = table[table["quantity"] == "e_den"].sort_values("p")
+    low, high = both["p"]
+    assert both["p_holm"].tolist() == pytest.approx([2 * low, max(2 * low, high)], rel=1e-4)
+    relative = table[table["quantity"] == "mRE"]["mean"]  # the base has 100 on average
+    assert relative.tolist() == pytest.approx([-100 * 0.198 / 0.4, -100 * 0.099 / 0.4])
 
 
 def test_two_seeds_get_no_interval_and_that_is_said(
@@ -189,9 +223,94 @@ def test_a_named_baseline_and_none_at_all(
     names = [f"run-{k}-{seed}" for k in (1, 2) for seed in range(3)]
     cli.main(["compare", *names])
     assert means(unpainted).loc["beta 4, df 0", "mRE"]["seeds"] == 0
-    assert "no baseline (KL, beta 1)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "no baseline (KL, beta 1, standard prior" in out
+    assert "for beta 1, df 3; beta 4, df 0, no relative errors or differences: none qual" in out
     cli.main(["compare", *names, "--baseline", "run-1-0"])
     assert means(unpainted).loc["beta 4, df 0", "mRE"]["mean"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss.prior.mu": 0.5},
+        {"loss.prior.logvar": [0.0] * 15 + [0.1]},
+        {"loss.capacity.weight": 10.0},
+        {"loss.alpha": 0.5},
+        {"model.latent.name": "vq"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_the_baseline_is_kl_with_the_standard_prior_alone(
+    unpainted: Path, changes: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    record("other", result(changes, 0.9), 99)
+    cli.main(["compare", "other"])
+    assert "none qualifies" in capsys.readouterr().out
+
+
+def test_of_several_baselines_none_is_picked_in_silence(
+    unpainted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record("idle", result({"loss.capacity.steps": 7}, 0.9), 99)
+    cli.main(["compare", "run-0-0", "run-1-0", "idle"])
+    out = capsys.readouterr().out
+    assert "several qualify (beta 1, capacity.steps 7; beta 1, capacity.steps 100000)" in out
+    assert "--baseline is needed" in out
+    assert means(unpainted).xs("mRE", level="quantity")["seeds"].eq(0).all()
+    cli.main(["compare", "run-0-0", "run-1-0", "idle", "--baseline", "idle"])
+    assert "--baseline is needed" not in capsys.readouterr().out
+
+
+def test_spellings_of_one_loss_are_one_group(unpainted: Path) -> None:
+    spellings = [
+        {"loss.alpha": None},
+        {"loss.divergence": "alpha", "loss.alpha": 1},
+        {"loss.divergence": "renyi"},
+        {"loss.divergence": "gamma", "loss.df": 3},
+    ]
+    for k, changes in enumerate(spellings):
+        record(f"other-{k}", result({"run.seed": 10 + k, **changes}, 0.3), 90 + k)
+    cli.main(["compare"])
+    seeds = means(unpainted).xs("e_den", level="quantity")["seeds"]
+    assert seeds.to_dict() == {"beta 1, df 0": 6, "beta 1, df 3": 4, "beta 4, df 0": 3}
+
+
+def test_a_quantity_null_for_some_seeds_says_for_how_many_it_is_known(
+    unpainted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, auroc in enumerate((0.7, 0.8, None)):
+        record(f"run-0-{seed}", result({"run.seed": seed}, 0.3, auroc), 90 + seed)
+    cli.main(["compare", *(f"run-0-{seed}" for seed in range(3))])
+    assert "| 0.75 (n = 2) |" in capsys.readouterr().out
+    assert "<td>0.75 (n = 2)</td>" in (unpainted / "reports/compare/compare.html").read_text()
+
+
+def test_what_does_not_vary_gets_neither_interval_nor_test_and_that_is_said(
+    unpainted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(3):
+        moved = {"run.seed": seed, "loss.beta": 2.0}
+        record(f"moved-{seed}", result(moved, 0.3 + 0.1 * seed - 0.1), 90 + seed)
+    cli.main(["compare", *(f"{name}-{seed}" for name in ("run-0", "moved") for seed in range(3))])
+    table = pd.read_csv(unpainted / "reports/compare/differences.csv").set_index("quantity")
+    assert table.loc["e_den", ["low", "high", "p", "p_holm"]].isna().all()
+    out = capsys.readouterr().out
+    assert "| e_den | beta 2 | beta 1 | 3 | -0.1 | – | – |" in out
+    assert (
+        "no interval or test of the difference where all seeds agree up to rounding: e_den" in out
+    )
+
+
+def test_a_baseline_that_does_not_get_worse_gives_a_note_and_no_relative_error(
+    unpainted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record("flat", result({}, 0.01), 99)
+    cli.main(["compare", "flat"])
+    assert "no relative mRE where the baseline's error does not rise" in capsys.readouterr().out
+    found = means(unpainted)
+    assert found.loc["all runs", "relative_mRE"]["seeds"] == 0
+    assert found.loc["all runs", "mRE"]["mean"] == pytest.approx(100)
 
 
 def test_of_two_equal_experiments_the_later_counts(
@@ -209,8 +328,15 @@ def test_an_experiment_without_results_is_left_out_and_said(
     git("rm", "-q", "--cached", "reports/metrics.json")
     (unpainted / "reports/metrics.json").unlink()
     record("broken", {}, 99)
+    record("foreign", result({}, 0.3) | {"params.yaml": "loss: {beta: 1, gamma: 2}"}, 100)
     cli.main(["compare"])
-    assert "broken is left out" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "broken is left out" in out
+    assert "foreign is left out" in out
+    with pytest.raises(SystemExit):
+        cli.main(["compare", "foreign"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "foreign: no experiment with results" in line
 
 
 @pytest.mark.slow
@@ -253,8 +379,9 @@ def test_all_that_is_promised_gets_written(repository: Path) -> None:
         (["nothing"], "nothing: no experiment with results"),
         (
             ["--by", "loss.gamma"],
-            "--by: no such parameter 'loss.gamma'; those that differ: loss.beta, loss.df",
+            "--by: no parameter of a group is 'loss.gamma'; those that differ: loss.beta, loss.df",
         ),
+        (["--by", "run.seed"], "--by: no parameter of a group is 'run.seed'"),
         (["--baseline", "none"], "--baseline: no such experiment 'none'"),
     ],
 )

@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline",
         metavar="EXPERIMENT",
-        help="any run of the baseline (default: KL with beta 1, all but the loss being equal)",
+        help="any run of the baseline (default: KL with beta 1 and a standard normal prior, "
+        "all but the loss being equal)",
     )
     parser.add_argument("--out", type=Path, default=Path("reports/compare"), metavar="FOLDER")
 

@@ -4,37 +4,39 @@ import json
 import math
 import re
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import StringIO
+from itertools import product
 from typing import Any
 
 import dvc.api
-import numpy as np
 import pandas as pd
 from dvc.exceptions import DvcException
 
-from robustvae.compare.statistics import holm, interval, p_value, relative
+from robustvae.compare.statistics import estimate, holm, relative
 from robustvae.errors import UserError
-from robustvae.params import yaml12
+from robustvae.params import LossSettings, yaml12
 
-SEED = "run.seed"
 ASIDE = ("plots.", "report.", "run.device", "run.threads")  # settings that change no result
-# Quantity -> (place in metrics.json, or None where it is computed here; is lower better).
-QUANTITIES: dict[str, tuple[str | None, bool]] = {
-    "e_den": ("robustness.e_den", True),
-    "mRE": (None, True),
-    "relative_mRE": (None, True),
-    "skill": ("robustness.skill", False),
-    "ssim_den": ("robustness.ssim_den", False),
-    "auroc": ("robustness.auroc", False),
-    "clean_e_den": ("robustness.clean_e_den", True),
-    "geometric_e_den": ("robustness.geometric_e_den", True),
-    "geometric_mRE": (None, True),
-    "skill_below_0": ("robustness.skill_below_0", True),
-    "active_units": ("robustness.active_units", False),
-    "log_likelihood": ("likelihood.log_likelihood", False),
+# Quantity -> (place in metrics.json, or None where it is computed here; heading).
+QUANTITIES: dict[str, tuple[str | None, str]] = {
+    "e_den": ("robustness.e_den", "error to the clean image, squared, per pixel"),
+    "mRE": (None, "mRE, % of the baseline's error"),
+    "relative_mRE": (None, "relative mRE, % of the baseline's rise in error"),
+    "skill": ("robustness.skill", "skill, 1 perfect, 0 as doing nothing"),
+    "ssim_den": ("robustness.ssim_den", "SSIM with the clean image"),
+    "auroc": ("robustness.auroc", "AUROC of the negative ELBO"),
+    "clean_e_den": ("robustness.clean_e_den", "error on clean images, squared, per pixel"),
+    "geometric_e_den": (
+        "robustness.geometric_e_den",
+        "error to the clean image, geometric corruptions",
+    ),
+    "geometric_mRE": (None, "mRE of the geometric corruptions, %"),
+    "skill_below_0": ("robustness.skill_below_0", "corruptions worse than doing nothing"),
+    "active_units": ("robustness.active_units", "active units"),
+    "log_likelihood": ("likelihood.log_likelihood", "log-likelihood, best bound, nats"),
 }
 
 
@@ -43,54 +45,46 @@ class Run:
     """One finished experiment."""
 
     name: str
-    params: dict[str, Any]  # dotted keys
-    metrics: dict[str, Any]  # dotted keys
+    seed: int
+    settings: dict[str, str]  # by dotted key: all that may change a result, except the seed
+    standard: bool  # KL from a standard normal prior, beta 1, no capacity
+    metrics: dict[str, Any]  # by dotted key
     errors: pd.Series  # e_den of the model by (group, corruption, severity); clean among them
 
     @property
-    def seed(self) -> int:
-        """What training was started from."""
-        return int(self.params[SEED])
-
-    @property
-    def key(self) -> tuple[tuple[str, str], ...]:
-        """Everything that may change a result, except the seed."""
-        kept = (k for k in self.params if k != SEED and not k.startswith(ASIDE))
-        return tuple((k, plain(self.params[k])) for k in sorted(kept))
+    def apart(self) -> dict[str, str]:
+        """The settings, the loss apart."""
+        return {k: v for k, v in self.settings.items() if not k.startswith("loss.")}
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Group:
     """Runs that differ in the seed alone, one per seed."""
 
-    label: str
-    runs: Mapping[int, Run]
-    base: "Group | None"  # what relative errors refer to
+    runs: dict[int, Run]
+    label: str = ""
+    base: "Group | None" = None  # what relative errors and differences refer to
 
     @property
-    def params(self) -> dict[str, Any]:
-        """Of any of the runs."""
-        return next(iter(self.runs.values())).params
+    def run(self) -> Run:
+        """Any of the runs, for what they share."""
+        return next(iter(self.runs.values()))
 
     @cached_property
     def errors(self) -> pd.Series:
         """e_den by set, mean over the seeds."""
         return pd.concat([run.errors for run in self.runs.values()], axis=1).mean(axis=1)
 
-    def values(self, quantity: str) -> dict[int, float]:
-        """By seed, without what is null."""
-        place = QUANTITIES[quantity][0]
-        found = {}
-        for seed, run in self.runs.items():
-            if place is not None:
-                value = run.metrics.get(place)
-            elif self.base is None:
-                value = None
-            else:
-                value = relative(run.errors, self.base.errors)[quantity]
-            if isinstance(value, int | float) and math.isfinite(value):
-                found[seed] = float(value)
-        return found
+    @cached_property
+    def values(self) -> pd.DataFrame:
+        """One row per seed, one column per quantity; nan where null."""
+        rows = []
+        for run in self.runs.values():
+            read = {
+                name: run.metrics.get(place) for name, (place, _) in QUANTITIES.items() if place
+            }
+            rows.append(read | (relative(run.errors, self.base.errors) if self.base else {}))
+        return pd.DataFrame(rows, list(self.runs), list(QUANTITIES), dtype=float)
 
 
 def git(*words: str) -> str:
@@ -104,9 +98,9 @@ def git(*words: str) -> str:
 def experiments() -> dict[str, str]:
     """Names of DVC's finished experiments -> their commits, oldest first."""
     form = "--format=%(refname) %(objectname)"
-    listed = git("for-each-ref", "--sort=creatordate", form, "refs/exps").splitlines()
-    pattern = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(\S+) ([0-9a-f]{40})")
-    return {found[1]: found[2] for line in listed if (found := pattern.fullmatch(line))}
+    listed = git("for-each-ref", "--sort=creatordate", form, "refs/exps")
+    pattern = r"^refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(\S+) ([0-9a-f]{40})$"
+    return dict(re.findall(pattern, listed, re.MULTILINE))
 
 
 def read(names: Sequence[str], notes: list[str]) -> list[Run]:
@@ -114,12 +108,12 @@ def read(names: Sequence[str], notes: list[str]) -> list[Run]:
     known = experiments()
     runs = []
     for name in names or known:
-        commit = known.get(name, name)
         try:
-            runs.append(_read(name, commit))
-        except UserError as error:
+            runs.append(_read(name, known.get(name, name)))
+        except (UserError, KeyError, ValueError) as error:
             if names:
-                raise UserError(f"{name}: no experiment with results ({error})") from None
+                reason = str(error).partition("\n")[0]
+                raise UserError(f"{name}: no experiment with results ({reason})") from None
             notes.append(f"{name} is left out, it has no results of this kind")
     if not runs:
         raise UserError("no experiments with results; make some with `dvc exp run -S KEY=VALUE`")
@@ -127,11 +121,20 @@ def read(names: Sequence[str], notes: list[str]) -> list[Run]:
 
 
 def _read(name: str, commit: str) -> Run:
-    settings = yaml12.parse(git("show", f"{commit}:params.yaml"))
+    content = yaml12.parse(git("show", f"{commit}:params.yaml"))
     metrics = json.loads(git("show", f"{commit}:reports/metrics.json"))
     table = pd.read_csv(StringIO(_content(commit, "reports/robustness.csv")))
     rows = table[table["method"] == "model"].set_index(["group", "corruption", "severity"])
-    return Run(name, flatten(settings), flatten(metrics), rows["e_den"])
+    loss = LossSettings.model_validate(content["loss"])
+    kl = loss.df == 0 and loss.order == 1 and content["model"]["latent"]["name"] != "vq"
+    standard = kl and loss.beta == 1 and loss.capacity.weight is None and loss.prior.standard
+    # One loss, one spelling: auto where it stands for the same, alpha 1 where it is not set.
+    usual = kl or loss.kind == loss.model_copy(update={"divergence": "auto"}).kind
+    same = {"alpha": loss.order, "divergence": "auto" if usual else loss.kind}
+    settings = _dotted({**content, "loss": loss.model_dump() | same})
+    seed = int(settings.pop("run.seed"))
+    kept = {k: plain(v) for k, v in settings.items() if not k.startswith(ASIDE)}
+    return Run(name, seed, kept, standard, _dotted(metrics), rows["e_den"])
 
 
 def _content(commit: str, path: str) -> str:
@@ -144,12 +147,8 @@ def _content(commit: str, path: str) -> str:
         raise UserError(f"{path}: {error}") from None
 
 
-def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
-    if not isinstance(node, dict):
-        return {prefix: node}
-    parts = (flatten(below, f"{prefix}.{name}".strip(".")) for name, below in node.items())
-    return {key: value for part in parts for key, value in part.items()}
+def _dotted(nested: dict[str, Any]) -> dict[str, Any]:
+    return {str(k): v for k, v in pd.json_normalize(nested).to_dict("records")[0].items()}
 
 
 def plain(value: Any) -> str:
@@ -158,104 +157,84 @@ def plain(value: Any) -> str:
     return f"{value:.10g}" if number else json.dumps(value).strip('"')
 
 
-def is_base(params: Mapping[str, Any]) -> bool:
-    """Is it the KL divergence with weight 1?"""
-    get = params.get
-    plain = get("loss.df") == 0 and get("loss.capacity.weight") is None
-    return plain and get("loss.alpha") in (None, 1) and get("loss.beta") == 1
-
-
 def group(
     runs: Sequence[Run], by: str | None, baseline: str | None, notes: list[str]
 ) -> list[Group]:
     """Runs by everything but the seed, labelled by what differs between them, in a stable order."""
-    found: dict[tuple[tuple[str, str], ...], dict[int, Run]] = {}
+    found: dict[frozenset[tuple[str, str]], Group] = {}
+    named = None
     for run in runs:
-        members = found.setdefault(run.key, {})
-        if run.seed in members:
-            same = f"{members[run.seed].name} and {run.name}"
+        one = found.setdefault(frozenset(run.settings.items()), Group({}))
+        if run.seed in one.runs:
+            same = f"{one.runs[run.seed].name} and {run.name}"
             notes.append(f"{same} have the same parameters and seed: the later one counts")
-        members[run.seed] = run
-    first = [next(iter(members.values())) for members in found.values()]
-    keys = sorted({k for run in first for k, _ in run.key})
-    differ = [k for k in keys if len({plain(run.params.get(k)) for run in first}) > 1]
-    if by is not None and not any(by in run.params for run in first):
-        known = ", ".join(differ) or "none"
-        raise UserError(f"--by: no such parameter {by!r}; those that differ: {known}")
-    shown = ([by] if by else []) + [k for k in differ if k != by]
-    if baseline is not None and baseline not in {run.name for run in runs}:
+        one.runs[run.seed] = run
+        named = one if run.name == baseline else named
+    if baseline is not None and named is None:
         raise UserError(f"--baseline: no such experiment {baseline!r} among those compared")
 
-    def order(members: dict[int, Run]) -> list[tuple[int, float, str]]:
-        settings = next(iter(members.values())).params
-        return [_rank(settings.get(key)) for key in shown]
+    groups = list(found.values())
+    table = pd.DataFrame([one.run.settings for one in groups]).fillna("null")
+    differ = sorted(table.columns[table.nunique() > 1])
+    if by is not None and by not in table:
+        known = ", ".join(differ) or "none"
+        raise UserError(f"--by: no parameter of a group is {by!r}; those that differ: {known}")
+    shown = ([by] if by else []) + [k for k in differ if k != by]
+    for one in groups:
+        values = [(key, one.run.settings.get(key, "null")) for key in shown]
+        one.label = ", ".join(f"{k.removeprefix('loss.')} {v}" for k, v in values) or "all runs"
+    groups.sort(key=lambda one: [_rank(one.run.settings.get(key, "null")) for key in shown])
+    notes += _refer(groups, named)
+    return groups
 
-    def label(members: Mapping[int, Run]) -> str:
-        settings = next(iter(members.values())).params
-        parts = [f"{k.removeprefix('loss.')} {plain(settings.get(k))}" for k in shown]
-        return ", ".join(parts) or "all runs"
 
-    ordered = sorted(found.values(), key=order)
-    bases = [Group(label(m), m, None) for m in ordered]
-    return [Group(b.label, b.runs, _base(b, bases, baseline)) for b in bases]
-
-
-def _rank(value: Any) -> tuple[int, float, str]:
+def _rank(value: str) -> tuple[bool, float, str]:
     """Numbers by size, then words."""
-    number = isinstance(value, int | float)
-    return (0, float(value), "") if number else (1, 0.0, str(value))
+    number = float(pd.to_numeric(value, errors="coerce"))
+    return (True, 0.0, value) if math.isnan(number) else (False, number, "")
 
 
-def _base(one: Group, groups: Sequence[Group], baseline: str | None) -> Group | None:
-    """The named group; or KL with beta 1 where all else, the loss apart, is the same."""
+def _refer(groups: Sequence[Group], named: Group | None) -> list[str]:
+    """Set the baselines: the named group, or the standard one that differs in the loss alone.
 
-    def rest(group: Group) -> list[tuple[str, str]]:
-        key = next(iter(group.runs.values())).key
-        return [(k, v) for k, v in key if not k.startswith("loss.")]
-
-    for other in groups:
-        names = {run.name for run in other.runs.values()}
-        if baseline in names if baseline else is_base(other.params) and rest(one) == rest(other):
-            return other
-    return None
+    Returns a note for each reason why groups have none."""
+    lacking: dict[str, list[str]] = {}
+    for one in groups:
+        standard = [g for g in groups if g.run.standard and g.run.apart == one.run.apart]
+        bases = [named] if named else standard
+        if len(bases) == 1:
+            one.base = bases[0]
+            continue
+        labels = "; ".join(base.label for base in bases)
+        why = f"several qualify ({labels}), --baseline is needed" if bases else "none qualifies"
+        lacking.setdefault(why, []).append(one.label)
+    rule = "no baseline (KL, beta 1, standard prior, all but the loss being equal)"
+    end = "no relative errors or differences"
+    return [f"{rule} for {'; '.join(labels)}, {end}: {why}" for why, labels in lacking.items()]
 
 
 def summary(groups: Sequence[Group]) -> pd.DataFrame:
-    """One row per group and quantity: mean, t interval, number of seeds."""
-    rows = []
-    for one in groups:
-        for quantity in QUANTITIES:
-            values = list(one.values(quantity).values())
-            low, high = interval(values) or (math.nan, math.nan)
-            mean = float(np.mean(values)) if values else math.nan
-            row = {"group": one.label, "quantity": quantity, "seeds": len(values), "mean": mean}
-            rows.append({**row, "low": low, "high": high})
-    return pd.DataFrame(rows)
+    """One row per group and quantity: mean, t interval, seeds it is known for, runs there are."""
+    rows = [
+        {"group": one.label, "quantity": quantity, "runs": len(one.runs)}
+        | estimate(one.values[quantity])
+        for one, quantity in product(groups, QUANTITIES)
+    ]
+    return pd.DataFrame(rows).drop(columns="p")
 
 
 def differences(groups: Sequence[Group]) -> pd.DataFrame:
     """Group minus baseline, paired by seed; p values adjusted over the groups of each quantity."""
-    table = pd.DataFrame(_differences(groups))
+    rows = []
+    for quantity, one in product(QUANTITIES, groups):
+        if one.base in (None, one):
+            continue
+        pair = pd.concat([one.values[quantity], one.base.values[quantity]], axis=1).dropna()
+        if len(pair):
+            found = estimate(pair.iloc[:, 0] - pair.iloc[:, 1], pair.abs().to_numpy().max())
+            names = {"quantity": quantity, "group": one.label, "baseline": one.base.label}
+            rows.append(names | {"runs": len(one.runs)} | found)
+    table = pd.DataFrame(rows)
     if len(table):
-        table["p_holm"] = math.nan
-        for _, part in table.dropna(subset="p").groupby("quantity"):
-            table.loc[part.index, "p_holm"] = holm(part["p"].tolist())
+        table["p_holm"] = table.groupby("quantity")["p"].transform(holm)
     return table
-
-
-def _differences(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
-    for quantity in QUANTITIES:
-        for one in groups:
-            if one.base is None or one.base.label == one.label:
-                continue
-            mine, theirs = one.values(quantity), one.base.values(quantity)
-            paired = [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
-            if not paired:
-                continue
-            low, high = interval(paired) or (math.nan, math.nan)
-            p = p_value(paired)
-            yield {
-                "quantity": quantity, "group": one.label, "baseline": one.base.label,
-                "pairs": len(paired), "mean": float(np.mean(paired)), "low": low, "high": high,
-                "p": math.nan if p is None else p,
-            }  # fmt: skip

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,48 +15,40 @@ from robustvae.compare import QUANTITIES, Group, differences, summary
 from robustvae.compare.statistics import ENOUGH
 from robustvae.figures import style
 
-HEADINGS = {
-    "e_den": "error to the clean image, squared, per pixel",
-    "mRE": "mRE, % of the baseline's error",
-    "relative_mRE": "relative mRE, % of the baseline's rise in error",
-    "skill": "skill, 1 perfect, 0 as doing nothing",
-    "ssim_den": "SSIM with the clean image",
-    "auroc": "AUROC of the negative ELBO",
-    "clean_e_den": "error on clean images, squared, per pixel",
-    "geometric_e_den": "error to the clean image, geometric corruptions",
-    "geometric_mRE": "mRE of the geometric corruptions, %",
-    "skill_below_0": "corruptions worse than doing nothing",
-    "active_units": "active units",
-    "log_likelihood": "log-likelihood, best bound, nats",
-}
 DPI = 110
+
+
+Table = tuple[str, list[str], list[list[str]]]  # title, head, rows
 
 
 def write(groups: Sequence[Group], notes: Sequence[str], out: Path) -> None:
     """compare.csv, differences.csv, compare.md, QUANTITY.png, compare.html."""
-    table, paired = summary(groups), differences(groups)
-    notes = [*notes, *_few(groups)]
-    for name, frame in (("compare", table), ("differences", paired)):
+    means, paired = summary(groups), differences(groups)
+    for name, frame in (("compare", means), ("differences", paired)):
         with files.replace(out / f"{name}.csv") as temporary:
             frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-    shown = [q for q in QUANTITIES if table.loc[table["quantity"] == q, "mean"].notna().any()]
+    known = means.groupby("quantity")["mean"].count()
+    shown = [quantity for quantity in QUANTITIES if known[quantity]]
     pictures = []
     for quantity in shown:
-        with files.replace(out / f"{quantity}.png") as temporary:
-            style.save(figure(groups, table, quantity), temporary, DPI)
-        data = base64.b64encode((out / f"{quantity}.png").read_bytes()).decode()
-        pictures.append((HEADINGS[quantity], f"data:image/png;base64,{data}"))
-    head, rows = _means(groups, table, shown)
-    tables = [("Means over seeds", head, rows)]
-    if len(paired):
-        tables.append(("Differences from the baseline, paired by seed", *_paired(paired)))
-    _text(out / "compare.md", markdown(tables, notes))
+        heading, path = QUANTITIES[quantity][1], out / f"{quantity}.png"
+        with files.replace(path) as temporary:
+            style.save(figure(groups, means, quantity), temporary, DPI)
+        data = base64.b64encode(path.read_bytes()).decode()
+        pictures.append((heading, f"data:image/png;base64,{data}"))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent.parent), autoescape=True,
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    content = {"tables": tables, "notes": notes, "pictures": pictures}
-    _text(out / "compare.html", environment.get_template("compare.html").render(content))
+    listed, notes = list(tables(means, paired, shown)), [*notes, *remarks(means, paired)]
+    page = environment.get_template("compare.html")
+    texts = {
+        "md": markdown(listed, notes),
+        "html": page.render(tables=listed, notes=notes, pictures=pictures),
+    }
+    for suffix, text in texts.items():
+        with files.replace(out / f"compare.{suffix}") as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 @style.styled
@@ -67,12 +59,13 @@ def figure(groups: Sequence[Group], table: pd.DataFrame, quantity: str) -> Any:
     seeds = sorted({len(group.runs) for group in groups})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     note = f"dots: seeds, {count} per row · line: mean · bar: 95 % t interval over seeds"
-    made = style.sheet(size + 0.7, HEADINGS[quantity], note)
+    heading = QUANTITIES[quantity][1]
+    made = style.sheet(size + 0.7, heading, note)
     left = 0.35 + 0.068 * max(map(len, names))
     (axes,) = style.grid(made, 1, 1, left=left, bottom=0.45, top=0.1)
     rows = table[table["quantity"] == quantity]
     for place, group in enumerate(groups):
-        values = list(group.values(quantity).values())
+        values = group.values[quantity]
         axes.plot(values, [place] * len(values), "o", color=style.BLUE, ms=4, alpha=0.6)
     y = np.arange(len(groups))
     axes.plot(rows["mean"], y, "|", color=style.INK, ms=14, mew=1.8)
@@ -80,11 +73,11 @@ def figure(groups: Sequence[Group], table: pd.DataFrame, quantity: str) -> Any:
     axes.set_yticks(y, names)
     axes.set_ylim(len(groups) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(HEADINGS[quantity])
+    axes.set_xlabel(heading)
     return made
 
 
-def markdown(tables: Sequence[tuple[str, list[str], list[list[str]]]], notes: Sequence[str]) -> str:
+def markdown(tables: Sequence[Table], notes: Sequence[str]) -> str:
     """The tables and notes for a README."""
     parts = []
     for title, head, rows in tables:
@@ -95,47 +88,54 @@ def markdown(tables: Sequence[tuple[str, list[str], list[list[str]]]], notes: Se
     return "\n\n".join(parts) + "\n"
 
 
-def _means(
-    groups: Sequence[Group], table: pd.DataFrame, shown: Sequence[str]
-) -> tuple[list[str], list[list[str]]]:
-    cells = table.set_index(["group", "quantity"])
-    rows = []
-    for group in groups:
-        found = [cells.loc[(group.label, quantity)] for quantity in shown]
-        rows.append([group.label, str(len(group.runs)), *map(_cell, found)])
-    return ["group", "seeds", *shown], rows
-
-
-def _paired(paired: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def tables(means: pd.DataFrame, paired: pd.DataFrame, shown: Sequence[str]) -> Iterator[Table]:
+    """Both tables as text, groups in their order."""
+    cells = means[means["quantity"].isin(shown)].assign(
+        cell=lambda frame: frame.apply(_cell, axis=1)
+    )
     rows = [
-        [
-            str(row["quantity"]), str(row["group"]), str(row["baseline"]), str(row["pairs"]),
-            _cell(row), _number(row["p"]), _number(row["p_holm"]),
-        ]
-        for _, row in paired.iterrows()
-    ]  # fmt: skip
-    head = ["quantity", "group", "baseline", "pairs", "difference", "p", "p, Holm"]
-    return head, rows
+        [str(label), str(part["runs"].iloc[0]), *part["cell"]]
+        for label, part in cells.groupby("group", sort=False)
+    ]
+    yield "Means over seeds", ["group", "seeds", *shown], rows
+    if len(paired):
+        head = ["quantity", "group", "baseline", "pairs", "difference", "p", "p, Holm"]
+        columns = ["quantity", "group", "baseline", "seeds", "cell", "p", "p_holm"]
+        text = paired.assign(
+            cell=paired.apply(_cell, axis=1), seeds=paired["seeds"].astype(str),
+            p=paired["p"].map(_number), p_holm=paired["p_holm"].map(_number),
+        )  # fmt: skip
+        yield "Differences from the baseline, paired by seed", head, text[columns].values.tolist()
 
 
-def _cell(row: Any) -> str:
-    """Mean, and half the 95 % interval where there is one."""
+def _cell(row: pd.Series) -> str:
+    """Mean, half the 95 % interval where there is one, the number of seeds where some are null."""
     text = _number(row["mean"])
-    return text if math.isnan(row["low"]) else f"{text} ± {(row['high'] - row['low']) / 2:.2g}"
+    if not math.isnan(row["low"]):
+        text += f" ± {(row['high'] - row['low']) / 2:.2g}"
+    return f"{text} (n = {row['seeds']})" if 0 < row["seeds"] < row["runs"] else text
 
 
 def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.4g}"
 
 
-def _few(groups: Sequence[Group]) -> list[str]:
-    found = [f"{g.label} ({len(g.runs)})" for g in groups if len(g.runs) < ENOUGH]
-    notes = [f"no interval below {ENOUGH} seeds: {', '.join(found)}"] if found else []
-    if any(group.base is None for group in groups):
-        notes.append("no baseline (KL, beta 1) for some groups: no relative errors or differences")
-    return notes
-
-
-def _text(path: Path, text: str) -> None:
-    with files.replace(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+def remarks(means: pd.DataFrame, paired: pd.DataFrame) -> Iterator[str]:
+    """Where intervals, tests and relative errors are left out, and why."""
+    runs = means.groupby("group", sort=False)["runs"].first()
+    if (runs < ENOUGH).any():
+        few = ", ".join(f"{label} ({n})" for label, n in runs[runs < ENOUGH].items())
+        yield f"no interval below {ENOUGH} seeds: {few}"
+    for frame, what in ((means, "interval"), (paired, "interval or test of the difference")):
+        if len(frame):
+            equal = frame[(frame["seeds"] >= ENOUGH) & frame["low"].isna()]
+            for quantity, part in equal.groupby("quantity", sort=False):
+                labels = "; ".join(part["group"])
+                yield f"no {what} where all seeds agree up to rounding: {quantity} ({labels})"
+    known = means.pivot(index="group", columns="quantity", values="seeds").loc[runs.index]
+    flat = known.index[known["relative_mRE"] < known["mRE"]]
+    if len(flat):
+        yield (
+            "no relative mRE where the baseline's error does not rise above its clean error under "
+            f"some group of corruptions: {'; '.join(flat)}"
+        )

@@ -1,7 +1,6 @@
 """Over seeds: t intervals, paired tests with Holm's correction, errors relative to a baseline."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,55 +8,49 @@ from scipy import stats
 
 GROUPS = ("noise", "blur", "photometric", "overlay")
 ENOUGH = 3  # seeds from which on there is an interval
+ROUNDING = 1e-12  # relative; values that vary less are equal
+SPREAD = ("low", "high", "p")
 
 
 def relative(errors: pd.Series, base: pd.Series) -> dict[str, float]:
     """mRE, relative mRE and mRE of the geometric group, per cent of the base; nan where undefined.
 
     RE = 100 e / e_base per corruption; mRE: mean over groups of the mean within the group. Relative
-    mRE: 100 times the mean over groups of sum(e - e_clean) / sum(e_base - e_base_clean).
+    mRE: 100 times the mean over groups of sum(e - e_clean) / sum(e_base - e_base_clean), which has
+    no meaning, and is nan, where the base's error does not rise under one of the groups.
     """
-    table = pd.DataFrame({"e": errors, "base": base}).dropna()  # the sets that both have
+    table = pd.concat({"e": errors, "base": base}, axis=1, join="inner")  # sets that both have
     clean = table.xs("clean", level="group").iloc[0]
     table = table.drop("clean", level="group")
-    table["ratio"] = 100 * table["e"] / table["base"]
-    table["rise"], table["base_rise"] = table["e"] - clean["e"], table["base"] - clean["base"]
-    means = table["ratio"].groupby("group").mean()
-    sums = table[["rise", "base_rise"]].groupby("group").sum()
-    rises = 100 * sums["rise"] / sums["base_rise"]
-    counted = [name for name in GROUPS if name in means.index]
-    nothing = float("nan")
+    ratios = table["e"] / table["base"].where(table["base"] > 0)
+    rises = (table - clean).groupby("group").sum(skipna=False)
+    found = 100 * pd.DataFrame({
+        "mRE": ratios.groupby("group").mean(skipna=False),
+        "relative_mRE": rises["e"] / rises["base"].where(rises["base"] > 0),
+    })  # fmt: skip
+    means = found[found.index.isin(GROUPS)].mean(skipna=False)
     return {
-        "mRE": float(means[counted].mean()) if counted else nothing,
-        "relative_mRE": float(rises[counted].mean()) if counted else nothing,
-        "geometric_mRE": float(means.get("geometric", nothing)),
+        "mRE": float(means["mRE"]),
+        "relative_mRE": float(means["relative_mRE"]),
+        "geometric_mRE": float(found["mRE"].get("geometric", math.nan)),
     }
 
 
-def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """95 % t interval of a mean over seeds; None below three."""
-    n = len(values)
-    if n < ENOUGH:
-        return None
-    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n)
-    return float(np.mean(values) - half), float(np.mean(values) + half)
+def estimate(values: pd.Series, scale: float = 0.0) -> dict[str, float]:
+    """Seeds with a value, mean, 95 % t interval, two-sided p of mean 0; nan where undefined.
+
+    Below three seeds, and where the values agree up to the rounding of numbers of size `scale` (at
+    least their own), there is neither interval nor test.
+    """
+    known = values.dropna()
+    found = {"seeds": len(known), "mean": float(known.mean()), **dict.fromkeys(SPREAD, math.nan)}
+    if len(known) >= ENOUGH and known.sem() > ROUNDING * max(known.abs().max(), scale):
+        test = stats.ttest_1samp(known, 0)
+        found |= zip(SPREAD, map(float, (*test.confidence_interval(), test.pvalue)), strict=True)
+    return found
 
 
-def p_value(differences: Sequence[float]) -> float | None:
-    """Two-sided t test of mean 0; None below three pairs, and where they do not vary."""
-    n = len(differences)
-    if n < ENOUGH:
-        return None
-    mean, error = np.mean(differences), np.std(differences, ddof=1) / math.sqrt(n)
-    if error == 0:
-        return None
-    return float(2 * stats.t.sf(abs(mean) / error, n - 1))
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, which hold for all comparisons together."""
-    order, adjusted, highest = np.argsort(values), [0.0] * len(values), 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(values) - rank) * values[place]))
-        adjusted[place] = highest
-    return adjusted
+def holm(values: pd.Series) -> pd.Series:
+    """Holm's adjusted p values, which hold for all comparisons together; nan is not counted."""
+    known = values.dropna().sort_values()
+    return (known * np.arange(len(known), 0, -1)).cummax().clip(upper=1).reindex(values.index)
