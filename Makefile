@@ -1,5 +1,6 @@
 # make repro   the whole pipeline on the embedded data    make test    all tests
 # make quick   tests without pipeline runs                 make check   lint, format, types
+# make bench   training, evaluation, corruptions, timed    make docs    the README's and the schema's generated parts
 # Any of them makes .venv from requirements.txt first, if needed. PYTHON and VENV can be set: make test PYTHON=python3.12
 PYTHON ?= python3
 VENV ?= .venv
@@ -30,6 +31,9 @@ check: setup
 format: setup
 	@$(RUN) ruff check --fix .
 	@$(RUN) ruff format .
+
+bench: setup
+	@$(RUN) python -m benchmarks
 
 docs: setup
 	@$(RUN) python -m robustvae params --write
