@@ -317,11 +317,28 @@ def test_beta_warms_up_linearly(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row["beta"] for row in rows] == [1.5, 3.0, 3.0]
 
 
-def test_capacity_counts_optimiser_steps_only() -> None:
-    rows, _ = fit(CAPACITY | {"loss.capacity.steps": 10})
-    last = rows[-1]  # three epochs of three steps: C = 5 * 9/10
-    gap = abs((last["val_divergence"] or 0) - 4.5)
-    assert last["val_total"] == pytest.approx((last["val_recon"] or 0) + 10 * gap)
+def test_capacity_counts_optimiser_steps_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, steps = divergences.Objective.capacity_at, []
+
+    def watch(self: divergences.Objective, step: int) -> float:
+        steps.append(step)
+        return plain(self, step)
+
+    monkeypatch.setattr(divergences.Objective, "capacity_at", watch)
+    fit(CAPACITY)  # three epochs of three steps, each ended by a batch of validation
+    assert steps == [0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9]
+
+
+def test_under_capacity_epochs_are_compared_by_the_negative_elbo() -> None:
+    rows, _ = fit(CAPACITY | {"train.epochs": 4})
+    elbos = [(row["val_recon"] or 0) + (row["val_divergence"] or 0) for row in rows]
+    assert [row["val_total"] for row in rows] == pytest.approx(elbos)
+    assert best_epoch(rows) == elbos.index(min(elbos))
+    # what is minimised is another thing, the distance of the KL from a moving budget
+    first = rows[0]
+    assert first["train_total"] != pytest.approx(
+        (first["train_recon"] or 0) + (first["train_divergence"] or 0)
+    )
 
 
 def test_early_stopping_and_best_epoch() -> None:

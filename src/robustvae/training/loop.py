@@ -213,7 +213,11 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Means over the validation images: always the same draws, full beta, capacity C of now."""
+        """Means over the validation images: always the same draws, the whole of beta.
+
+        `val_total` is recon + beta * divergence; under capacity annealing, which has beta 1, that
+        is the negative ELBO and not the objective, whose budget C moves from epoch to epoch.
+        """
         self.model.eval()
         count, sums = len(self.validation), torch.zeros(2, dtype=torch.float64)
         indices = torch.arange(count, device=self.device)
@@ -228,7 +232,8 @@ class Trainer:
                 self.stop(f"in validation, {error}")
             sums += torch.stack((terms.recon.sum(), terms.divergence.sum())).cpu()
         loss, (recon, divergence) = self.model.loss_settings, sums / count
-        total = Objective(loss.beta, loss.capacity)(recon, divergence, self.at.step)
+        fixed = loss.capacity.model_copy(update={"weight": None})
+        total = Objective(loss.beta, fixed)(recon, divergence, self.at.step)
         if not total.isfinite():
             values = f"recon is {recon:g}, divergence {divergence:g} nats per image"
             self.stop(f"in validation, {values}")

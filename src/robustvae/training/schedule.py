@@ -4,7 +4,9 @@ import math
 
 from robustvae.params import LossSettings, TrainSettings
 
-Row = dict[str, float | int | None]  # of the history; None: infinite
+# Of the history; None: infinite. train_total is what was minimised, val_total recon +
+# beta * divergence: the same, except under beta_warmup and capacity, which differ by the epoch.
+Row = dict[str, float | int | None]
 
 # Norms measured on digits and MNIST, in nats per image: with bernoulli 20 to 500 and 99 % below
 # 1,700, so that outliers alone are clipped; with a small or learned variance up to 9,000, where
