@@ -1,6 +1,8 @@
 """Where and in which numbers torch computes."""
 
+import ctypes
 import os
+import sys
 
 import torch
 
@@ -8,14 +10,27 @@ from robustvae import seeding
 from robustvae.errors import UserError
 from robustvae.params import RunSettings
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
 
 def setup(run: RunSettings) -> torch.device:
     """Set threads and determinism, settle the device, seed the stream of a new model's weights."""
     torch.set_num_threads(run.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats to the bit only so
     torch.use_deterministic_algorithms(run.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # which would cost 5 % and more
+    _keep_freed_memory()
     torch.manual_seed(seeding.seed(run.seed, "initialisation"))
     return settle(run.device, "run.device")
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what torch frees at every step; asking anew takes a tenth of the time."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+            libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def settle(name: str, place: str) -> torch.device:
