@@ -74,9 +74,16 @@ def test_auroc_counts_ties_half() -> None:
 
 
 def test_equal_scores_cannot_be_told_apart() -> None:
-    found = metrics.detection(np.ones(20), np.ones(20), RNG, 10)
+    found = metrics.detection(np.ones(200), np.ones(200), RNG, 10)
     assert found["auroc"] == (0.5, 0.0)
     assert found["fpr95"] == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_resamples_of_few_images_that_all_agree_are_no_error_of_zero(count: int) -> None:
+    found = metrics.detection(np.zeros(count), np.ones(count), RNG, 10)  # told apart every time
+    assert (found["auroc"][0], found["fpr95"][0]) == (1.0, 0.0)
+    assert np.isnan([found["auroc"][1], found["fpr95"][1]]).all()
 
 
 def test_bootstrap_error_is_the_spread_over_repeated_samples() -> None:

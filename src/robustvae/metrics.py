@@ -18,6 +18,7 @@ from robustvae.distributions import DiagNormal, Diagonal, wide
 Values = NDArray[np.float64]  # [N], one per image
 Summary = tuple[float, float]  # value, standard error; NaN where there is none
 PROBE_ITERATIONS = 1000
+FEW = 100  # images: of fewer, resamples that all agree are no proof of certainty
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,8 @@ def detection(
     clean: Values, corrupted: Values, rng: np.random.Generator, resamples: int
 ) -> dict[str, Summary]:
     """How well a score tells corrupted from clean images: AUROC (ties half), and the rate of false
-    alarms where 95 % are found. Errors: bootstrap over images, each with both its scores.
+    alarms where 95 % are found. Errors: bootstrap over images, each with both its scores; none of
+    one image, nor where few images leave no spread.
     """
     scores, place = np.unique(np.concatenate([clean, corrupted]), return_inverse=True)
     places, n = np.split(place, [len(clean)]), len(clean)
@@ -175,8 +177,10 @@ def detection(
 
     counts = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(resamples))
     draws = [rates(count.astype(float)) for count in counts]
-    errors = np.std(draws, axis=0, ddof=1).tolist() if resamples > 1 else [np.nan, np.nan]
-    return dict(zip(("auroc", "fpr95"), zip(rates(), errors, strict=True), strict=True))
+    errors = np.std(draws, axis=0, ddof=1) if resamples > 1 and n > 1 else np.full(2, np.nan)
+    if n < FEW:
+        errors[errors == 0] = np.nan
+    return dict(zip(("auroc", "fpr95"), zip(rates(), errors.tolist(), strict=True), strict=True))
 
 
 def summarise(
