@@ -18,6 +18,7 @@ from robustvae.robustness.bounds import Draws, Report
 from robustvae.robustness.collapse import Collapse
 from stages import CORRUPTED, MODELS, PREPARED, REPORTS, run
 
+SHORT = ("elbo", "bits_per_dim")  # of the likelihood, with the bound: what metrics.json has
 KEPT = ("neg_elbo", "e_den", "ssim_den")  # quantities whose values per image are kept
 SAID = ("e_den", "skill", "ssim_den", "clean_e_den", "worst", "worst_e_den", "skill_below_0")
 CLEAN = {"name": "clean", "corruption": "clean", "group": "clean", "severity": 0, "default": True}
@@ -43,21 +44,25 @@ def main() -> None:
         say(f"importance-weighted bound: {1000 * likelihood.cost:.1f} ms per image")
     use, latents = collapse.latents(model, images["test"], q["test"], size, draws)
 
-    probe = robustness.fit_probe(model, images["train"], data.labels["train"], settings, draws)
+    labels = data.labels["train"], data.labels["test"]
+    probe = robustness.fit_probe(model, images["train"], *labels, settings, draws)
     mean_image = np.asarray(data.train.mean(axis=0) / 255, dtype=np.float32)
     known = robustness.Known(q["test"], data.labels["test"], mean_image, probe, draws)
     values, means = robustness.measure(model, sets, known, settings)
-    gaps = robustness.gaps(model, known, settings)
+    gaps = robustness.gaps(model, known, binary, settings)
     rows, reasons = table.tabulate(values, listed, settings, running.seed, gaps)
+    reasons |= table.missing(rows, gaps)
 
+    short = {*SHORT, f"iwae_{settings.iwae_samples}"}
     metrics = {
         **{s: losses[s].means for s in SPLITS},
-        "likelihood": likelihood.means,
-        "collapse": use.values,
+        "likelihood": {name: v for name, v in likelihood.means.items() if name in short},
         "robustness": {**table.headline(rows), **use.headline},
     }
     evaluation = _evaluation({**losses, "likelihood": likelihood}, use, rows, reasons)
     evaluation |= {"data": data.info, "parameters": model.config["parameters"]}
+    proper = model.likelihood.proper(binary)
+    evaluation["score"] = "negative ELBO" if proper else "cross-entropy + KL"
     files.write_json(REPORTS / "metrics.json", _plain(metrics))
     files.write_json(REPORTS / "evaluation.json", _plain(evaluation))
     _csv(pd.DataFrame([{"split": s, **metrics[s]} for s in SPLITS]), "losses")
@@ -88,11 +93,12 @@ def _sets(data: Prepared, seed: int) -> tuple[list[dict[str, Any]], dict[str, np
 def _evaluation(
     reports: dict[str, Report], use: Collapse, rows: pd.DataFrame, reasons: dict[str, str]
 ) -> dict[str, Any]:
-    """All that metrics.json has no room for: warnings, reasons, standard errors, aggregates."""
+    """All that metrics.json, one wide row in `dvc metrics show`, has no room for."""
     warnings = [use.verdict] if use.collapsed else []
     warnings += [text for report in reports.values() for text in report.warnings]
-    for place, report in reports.items():
-        reasons = reasons | {f"{place}.{name}": why for name, why in report.reasons.items()}
+    gone = {place: report.reasons for place, report in reports.items()} | {"collapse": use.reasons}
+    for place, part in gone.items():
+        reasons = reasons | {f"{place}.{name}": why for name, why in part.items()}
     return {
         "warnings": warnings + table.warnings(rows),
         "collapse": {"verdict": use.verdict, **use.values},
@@ -129,8 +135,9 @@ def _show(metrics: dict[str, Any], verdict: str, warnings: list[str]) -> None:
     for split in SPLITS:
         cells = ["-" if value is None else f"{value:.5g}" for value in metrics[split].values()]
         say(f"{split:8}" + "".join(f"{cell:>12}" for cell in cells))
-    found = metrics["robustness"]
-    say("robustness: " + ", ".join(f"{name} {_plain(found[name])}" for name in SAID))
+    found = {name: _plain(metrics["robustness"][name]) for name in SAID}
+    said = [f"{name} {'-' if value is None else value}" for name, value in found.items()]
+    say(f"robustness: {', '.join(said)}")
     say(f"latents: {verdict}")
     for warning in warnings:
         say(f"warning: {warning}")

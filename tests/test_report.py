@@ -1,6 +1,7 @@
 """The page: complete, small, sortable, and silent towards the network."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -38,6 +39,7 @@ def table() -> pd.DataFrame:
             row: dict[str, Any] = {"corruption": name, "group": group, "severity": severity}
             row |= {"default": True, "method": method, "n": 50}
             row |= {
+                "e_id": 0.02,
                 "e_den": 0.01 * (4 - place),
                 "e_den_se": 0.001,
                 "skill": 0.3 - place,
@@ -73,15 +75,20 @@ def results(tmp_path: Path) -> Results:
     return Results(
         metrics={
             "test": {"recon": 1.0, "divergence": 1.0, "total": 2.0, "mse": 0.0123},
-            "likelihood": {"elbo": -480.25, "iwae_64": None, "log_likelihood": -480.25},
-            "collapse": {"active_units": 3, "latent_dim": 16},
+            "likelihood": {"elbo": -480.25, "iwae_64": None, "bits_per_dim": 1.5},
             "robustness": {"e_den": 0.025, "skill": -0.2, "worst": "shot_noise-5",
                            "worst_e_den": 0.03, "skill_below_0": 1, "geometric_e_den": None},
         },
         evaluation={
             "warnings": ["skill below 0 on <fog>"], "losses": {"test": {"mse": mean}},
+            "likelihood": {"elbo": {"value": -480.25, "se": 0.5}, "iwae_64": None,
+                           "log_likelihood": {"value": -480.25, "se": 0.5}, "images": 50},
+            "collapse": {"verdict": "partly unused", "active_units": 3, "latent_dim": 16,
+                         "aggregate_gap": None},
+            "score": "cross-entropy + KL",
             "reasons": {"likelihood.iwae_64": "vq has nothing to weight"},
-            "aggregates": {"model": {"headline": {"e_den": 0.025}, "noise": {"e_den": 0.03}}},
+            "aggregates": {"model": {"headline": {"e_den": 0.025, "e_id": 0.0204},
+                                     "noise": {"e_den": 0.03}}},
         },
         losses=pd.DataFrame({"split": ["train", "val", "test"], "recon": [2.0, np.nan, 10.0]}),
         robustness=table(),
@@ -101,12 +108,55 @@ def test_page_holds_numbers_figures_parameters_origin_and_warnings(results: Resu
     page = report.page(results, "A <title>")
     for text in (
         "<h1>A &lt;title&gt;</h1>", "toy · VAE, KL divergence, beta 4, 16 latents",
-        "20 % more than",
+        "a mean squared error of 0.0250 ± 0.0020 per pixel; the corrupted images themselves are "
+        "off by 0.0204 (skill, averaged over corruptions: −0.20).",
+        "mean of noise, photometric", "here of: noise, photometric", "Every corruption",
+        "AUROC and FPR95: of the cross-entropy + KL.", "of 2 corruptions have skill below 0",
+        "Nats per image.", "importance-weighted bound, K = 64 / nats",
         "stopped early", "skill below 0 on &lt;fog&gt;", "vq has nothing to weight", "3 of 16",
         "shot noise 5", "ab12", "cd34", "CC0", "<dt>seed</dt><dd>7</dd>", "How to read &lt;it&gt;.",
     ):  # fmt: skip
         assert text in page, text
     assert not re.search(r"\b(nan|None|inf)\b", re.sub("data:[^\"']+", "", page))
+
+
+def test_an_error_below_doing_nothing_is_not_said_to_be_above(results: Results) -> None:
+    # skill is a mean of ratios: one corruption that barely changes the image can turn its sign
+    results.metrics["robustness"] |= {"e_den": 0.073, "skill": -0.84}
+    results.evaluation["aggregates"]["model"]["headline"] = {"e_den": 0.073, "e_id": 0.098}
+    said = report.lead(results)
+    assert "off by 0.098 (skill, averaged over corruptions: −0.84)" in said
+    assert "less" not in said
+    assert "more" not in said
+
+
+@pytest.mark.parametrize("gone", ["e_den", "skill"])
+def test_the_lead_gives_the_reason_where_there_is_no_headline(results: Results, gone: str) -> None:
+    results.metrics["robustness"][gone] = None
+    results.evaluation["reasons"][f"robustness.{gone}"] = "no corruption was chosen"
+    said = "The error to the clean image and its skill are not reported: no corruption was chosen."
+    assert report.lead(results) == said
+
+
+def test_sets_are_called_sets_where_a_corruption_has_several_severities(results: Results) -> None:
+    table = results.robustness
+    more = table[table["corruption"] == "fog"].assign(severity=1)
+    both = dataclasses.replace(results, robustness=pd.concat([table, more], ignore_index=True))
+    page = report.page(both, "t")
+    for text in ("Every corrupted set", "Worst corrupted set", "of 2 corruptions have"):
+        assert text in page
+    one = dataclasses.replace(results, robustness=table[table["corruption"] != "fog"])
+    assert "of 1 corruption has skill below 0" in report.page(one, "t")
+
+
+@pytest.mark.parametrize(
+    ("latent", "divergence", "text"),
+    [("auto", "auto", "Nats per image."), ("vq", "auto", "which is no nats"),
+     ("auto", "t3", "no nats. recon: ½‖x − x̂‖²/σ²")],
+)  # fmt: skip
+def test_only_what_is_in_nats_is_said_to_be(latent: str, divergence: str, text: str) -> None:
+    config = {"model": {"latent": {"name": latent}}, "loss": {"divergence": divergence}}
+    assert text in report.units(config)
 
 
 def test_missing_figures_are_left_out_and_the_svg_is_taken_where_there_is_one(
@@ -163,6 +213,9 @@ def test_numbers_are_rounded_to_their_interval(
         ({"alpha": 0.5}, "auto", "VAE, alpha-divergence, alpha 0.5, beta 1, 8 latents"),
         ({"divergence": "renyi", "alpha": 2.0}, "auto",
          "VAE, Rényi divergence of order 2, beta 1, 8 latents"),
+        ({"alpha": None}, "auto", "VAE, KL divergence, beta 1, 8 latents"),
+        ({"divergence": "renyi", "alpha": None}, "auto",
+         "VAE, Rényi divergence of order 1, beta 1, 8 latents"),
         ({}, "vq", "VQ-VAE, 64 codes of 8 dimensions"),
     ],
 )  # fmt: skip

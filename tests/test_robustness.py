@@ -192,23 +192,42 @@ def test_active_units_are_those_whose_mean_varies() -> None:
 def test_mutual_information_of_four_far_clusters_is_log_four() -> None:
     mu = np.zeros((1000, 3))
     mu[:, 0] = 10 * (np.arange(1000) % 4)
-    found = collapse.information(normal(mu, 0.5), PRIOR, Draws(0))
+    found, _ = collapse.information(normal(mu, 0.5), PRIOR, Draws(0))
     assert found["mutual_information"] == pytest.approx(math.log(4), abs=1e-6)
 
 
 def test_mutual_information_of_a_linear_channel_is_known() -> None:
     # mu ~ N(0, 3), z | x ~ N(mu, 1): I = log(1 + 3) / 2 in each dimension, and q(z) = N(0, 4).
     mu = np.random.default_rng(1).normal(size=(1000, 3)) * np.array([math.sqrt(3), 0, 0])
-    found = collapse.information(normal(mu, 1.0), PRIOR, Draws(0))
+    found, _ = collapse.information(normal(mu, 1.0), PRIOR, Draws(0))
     assert found["mutual_information"] == pytest.approx(0.5 * math.log(4), abs=0.05)
     gap = 0.5 * (4 - 1 - math.log(4))
     assert found["aggregate_gap"] == pytest.approx(gap, abs=0.15)
+
+
+@pytest.mark.parametrize(("dims", "known"), [(2, True), (16, False)])
+def test_an_aggregate_equal_to_the_prior_has_no_gap_or_one_that_cannot_be_known(
+    dims: int, known: bool
+) -> None:
+    # mu ~ N(0, 1/2), z | x ~ N(mu, 1/2): q(z) = N(0, I) and I = dims * log(2) / 2 nats
+    sd = math.sqrt(0.5) if known else 0.1
+    mu = np.random.default_rng(2).normal(size=(1000, dims)) * math.sqrt(1 - sd**2)
+    prior = DiagNormal(torch.zeros(dims), torch.zeros(dims))
+    found = collapse.continuous(normal(mu, sd), prior, Draws(0))
+    if known:
+        assert found.values["mutual_information"] == pytest.approx(math.log(2), abs=0.1)
+        assert found.values["aggregate_gap"] == pytest.approx(0, abs=0.1)
+        assert found.reasons == {}
+    else:  # dims * log(10) nats, beyond what 1,000 images can show
+        assert found.values["aggregate_gap"] is None
+        assert found.reasons["aggregate_gap"].startswith("at least about log 1000 = 6.9 nats")
 
 
 def test_a_posterior_equal_to_the_prior_is_collapsed_in_words() -> None:
     found = collapse.continuous(normal(np.zeros((500, 3)), 1.0), PRIOR, Draws(0))
     assert found.collapsed
     assert found.verdict.startswith("collapsed: 0 of 3 latent dimensions vary")
+    assert found.verdict.endswith("; every image gets nearly the same code")
     assert found.values["active_units"] == 0
     for name in ("kl_sum_of_dims", "mutual_information", "aggregate_gap"):
         assert found.values[name] == pytest.approx(0, abs=1e-6)
@@ -246,8 +265,8 @@ def test_code_usage_by_hand() -> None:
 
 
 def row(corruption: str, group: str, method: str = "model", **values: float) -> dict[str, Any]:
-    filled = dict.fromkeys(table.QUANTITIES, 1.0) | values
-    return {"corruption": corruption, "group": group, "severity": 3, "method": method} | filled
+    filled = {"severity": 3} | dict.fromkeys(table.QUANTITIES, 1.0) | values
+    return {"corruption": corruption, "group": group, "method": method} | filled
 
 
 TABLE = pd.DataFrame(
@@ -274,12 +293,81 @@ def test_the_headline_is_a_mean_over_groups_without_the_geometric() -> None:
 def test_what_a_reader_must_not_overlook_is_said_in_words() -> None:
     found = table.warnings(TABLE)
     assert found == [
-        "worse than doing nothing (skill below 0) on 1 corruptions: impulse_noise-3 (-0.100)",
-        "worse than doing nothing (skill below 0) on 1 geometric corruptions: rotate-3 (-2.000)",
-        "corrupted images seem more likely than clean ones, AUROC below 0.5: fog-3 (0.400)",
+        "worse than doing nothing (skill below 0) on 1 corruption: impulse_noise (-0.100)",
+        "worse than doing nothing (skill below 0) on 1 geometric corruption: rotate (-2.000)",
+        "corrupted images seem more likely than clean ones, AUROC below 0.5 on 1 corruption: "
+        "fog-3 (0.400)",
     ]
     poor = TABLE.assign(e_den=1.0)
     assert "clean images come back no better than the mean training image" in table.warnings(poor)
+
+
+HEADLINE = {
+    "e_den", "skill", "ssim_den", "auroc", "clean_e_den", "worst", "worst_e_den", "skill_below_0",
+    "geometric_e_den",
+}  # fmt: skip
+SEVERITIES = pd.DataFrame(
+    [
+        row("clean", "clean"),
+        row("clean", "clean", "mean_image", e_den=2.0),
+        row("fog", "photometric", severity=1, skill=-0.3, auroc=0.4),
+        row("fog", "photometric", severity=2, skill=0.9, auroc=0.3),
+        row("stripe", "overlay", severity=1, skill=0.1),
+        row("stripe", "overlay", severity=2, skill=-0.3),
+        row("zigzag", "overlay", severity=1, skill=-0.1),
+        row("zigzag", "overlay", severity=2, skill=-0.3),
+    ]
+)
+
+
+def test_corruptions_of_several_severities_count_once() -> None:
+    assert table.headline(SEVERITIES)["skill_below_0"] == 2
+    assert table.warnings(SEVERITIES) == [
+        "worse than doing nothing (skill below 0 on average over severities) on 2 corruptions: "
+        "stripe (-0.100), zigzag (-0.200)",
+        "corrupted images seem more likely than clean ones, AUROC below 0.5 on 2 sets: "
+        "fog-1 (0.400), fog-2 (0.300)",
+    ]
+
+
+def test_a_mean_over_sets_one_of_which_has_no_value_is_missing_and_says_so() -> None:
+    gone = TABLE.copy()
+    gone.loc[gone["corruption"] == "fog", ["e_den", "skill"]] = math.nan
+    gone["probe"] = math.nan
+    means = table.aggregate(gone)["model"]
+    assert math.isnan(means["photometric"]["e_den"])
+    assert means["noise"]["e_den"] == pytest.approx(0.3)
+    assert math.isnan(means["headline"]["e_den"])
+    found = table.headline(gone)
+    assert found["worst"] is None  # it may be the fog
+    assert found["skill_below_0"] == 1
+    places = [f"aggregates.model.{g}.{q}" for g in ("headline", "photometric")
+              for q in ("e_den", "skill")]  # fmt: skip
+    places += [f"robustness.{name}" for name in ("e_den", "skill", "worst", "worst_e_den")]
+    reasons = table.missing(gone, {"probe": "no labels"})
+    assert reasons == dict.fromkeys(places, "no value for fog-3")
+
+
+@pytest.mark.parametrize(
+    ("kept", "gaps", "reasons"),
+    [
+        (["clean", "rotate"], {}, dict.fromkeys(
+            HEADLINE - {"clean_e_den", "geometric_e_den"},
+            "no corruption of the headline groups was chosen")),
+        (["clean", "fog"], {}, {"geometric_e_den": "no geometric corruption was chosen"}),
+        (["clean", "fog", "rotate"], dict.fromkeys(["e_den", "skill"], "left out"),
+            dict.fromkeys(HEADLINE - {"ssim_den", "auroc"}, "left out")),
+    ],
+    ids=["geometric only", "none geometric", "metric left out"],
+)  # fmt: skip
+def test_what_the_headline_lacks_has_its_reason(
+    kept: list[str], gaps: dict[str, str], reasons: dict[str, str]
+) -> None:
+    part = TABLE[TABLE["corruption"].isin(kept)].copy()
+    part[list(gaps)] = math.nan
+    found = table.headline(part)
+    assert {name for name, value in found.items() if pd.isna(value)} == reasons.keys()
+    assert table.missing(part, gaps) == {f"robustness.{k}": v for k, v in reasons.items()}
 
 
 def test_values_that_are_not_finite_leave_a_gap_with_a_reason() -> None:
@@ -343,12 +431,12 @@ EMPTY = {
     "gaussian": {"probe"},
     "colour": {"probe", "drift"},
     "binary": {"probe"},
-    "cross_entropy": {"probe"},
+    "cross_entropy": {"probe", "neg_elbo", "delta_elbo"},
     "gamma": {"probe", "neg_elbo", "delta_elbo"},
     "t3": {"probe", "drift"},  # hardly trained: no latent dimension is active
     "vq": {"probe", "drift", "skl"},
 }
-NULL = {
+NULL = {  # of the likelihood
     "gaussian": set(),
     "colour": set(),
     "binary": set(),
@@ -357,6 +445,7 @@ NULL = {
     "t3": set(),
     "vq": {"iwae_4"},
 }
+SHORT = {"elbo", "iwae_4", "bits_per_dim"}
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
@@ -370,16 +459,39 @@ def test_every_kind_of_model_is_evaluated_and_each_gap_has_its_reason(
         assert all(
             isinstance(metrics[split][n], float) for n in ("recon", "divergence", "total", "mse")
         )
-    assert {k for k, v in metrics["likelihood"].items() if v is None} == NULL[kind]
+    likelihood = found["evaluation"]["likelihood"]
+    assert {k for k, v in likelihood.items() if v is None} == NULL[kind]
     assert all(f"likelihood.{name}" in reasons for name in NULL[kind])
-    assert ("bernoulli_cross_entropy" in metrics["likelihood"]) == (kind == "cross_entropy")
-    assert ("iwae_alt_prior_4" in metrics["likelihood"]) == (kind == "t3")
+    assert ("bernoulli_cross_entropy" in likelihood) == (kind == "cross_entropy")
+    assert ("iwae_alt_prior_4" in likelihood) == (kind == "t3")
+    known = found["evaluation"]["collapse"]
+    assert all(f"collapse.{name}" in reasons for name, value in known.items() if value is None)
+    unknown = {k for k, v in metrics["robustness"].items() if v is None}
+    assert all(f"robustness.{name}" in reasons for name in unknown)
     rows = pd.read_csv(tmp_path / "reports/robustness.csv")
     assert rows["method"].tolist() == ["model", "identity", "mean_image"] * 3
     of_model = rows[(rows["method"] == "model") & (rows["corruption"] == "brightness")].iloc[0]
     assert {q for q in table.QUANTITIES if math.isnan(of_model[q])} == EMPTY[kind]
     assert all(f"robustness.{name}" in reasons for name in EMPTY[kind])
+    assert of_model["auroc"] >= 0
+    score = "cross-entropy + KL" if kind == "cross_entropy" else "negative ELBO"
+    assert found["evaluation"]["score"] == score
+    if kind in ("gamma", "cross_entropy"):
+        assert reasons["robustness.delta_elbo"] == reasons["likelihood.elbo"]
     assert not np.isinf(rows.select_dtypes("number")).any().any()
+
+
+@pytest.mark.parametrize(("kind", "use"), [("gaussian", "active_units"), ("vq", "perplexity")])
+def test_metrics_are_few_and_the_rest_is_beside_them(
+    kind: str, use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project(tmp_path, kind)
+    metrics = evaluate(tmp_path, monkeypatch)["metrics"]
+    assert {name: set(part) for name, part in metrics.items()} == {
+        **{split: {"recon", "divergence", "total", "mse"} for split in ("train", "val", "test")},
+        "likelihood": SHORT,
+        "robustness": HEADLINE | {use},
+    }
 
 
 def test_a_set_equal_to_the_clean_one_differs_in_nothing(
@@ -442,6 +554,17 @@ def test_a_model_that_ignores_its_input_is_reported_as_collapsed(
     assert found["reasons"]["robustness.drift"] == "no latent dimension is active"
 
 
+def test_under_capacity_the_total_is_the_negative_elbo() -> None:
+    model = checkpoint.load(tiny.model("gaussian"))
+    budget = model.loss_settings.capacity.model_copy(update={"weight": 10.0, "max": 5.0})
+    loss = model.loss_settings.model_copy(update={"capacity": budget})
+    annealed = type(model).build(model.settings, loss, model.shape).eval()
+    images = np.load(tiny.data("gaussian") / "test.npy")
+    q = bounds.posteriors(annealed, images, 16)
+    means = robustness.losses(annealed, images, q, "test", 16, Draws(0)).means
+    assert means["total"] == pytest.approx(means["recon"] + means["divergence"])
+
+
 def test_an_infinite_divergence_is_counted_and_its_mean_left_out() -> None:
     model = checkpoint.load(tiny.model("gaussian"))
     loss = model.loss_settings.model_copy(update={"alpha": 2.0})
@@ -460,11 +583,21 @@ def test_an_infinite_divergence_is_counted_and_its_mean_left_out() -> None:
     assert report.values["recon"] is not None
 
 
-def test_the_probe_needs_labels() -> None:
+PARITY = np.arange(32) % 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "asked", "words"),
+    [
+        (np.full(32, -1), PARITY, "the images are not labelled with two classes or more"),
+        (np.zeros((32, 2), int), np.zeros((32, 2), int), "attributes"),
+        (PARITY, np.full(32, -1), "not every test image is labelled"),
+        (PARITY, PARITY + 1, "test images have classes that training images lack: 2"),
+    ],
+    ids=["no labels", "attributes", "no test labels", "other classes"],
+)
+def test_the_probe_needs_labels(labels: np.ndarray, asked: np.ndarray, words: str) -> None:
     model = checkpoint.load(tiny.model("gaussian"))
     images = np.load(tiny.data("gaussian") / "train.npy")
-    for labels, words in (
-        (np.full(32, -1), "not labelled"),
-        (np.zeros((32, 2), int), "attributes"),
-    ):
-        assert words in robustness.fit_probe(model, images, labels, SETTINGS, Draws(0))
+    found = robustness.fit_probe(model, images, labels, asked, SETTINGS, Draws(0))
+    assert words in found

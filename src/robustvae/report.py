@@ -23,7 +23,7 @@ COLUMNS = {  # quantities of the tables: heading, what it is
     "skill": ("skill", "1 - e_den / e_id; above 0 is better than doing nothing"),
     "ssim_den": ("SSIM", "structural similarity to the clean image; 1 is identical"),
     "delta_elbo": ("ΔELBO", "rise of the negative ELBO, nats"),
-    "auroc": ("AUROC", "how well the negative ELBO tells corrupted from clean"),
+    "auroc": ("AUROC", "how well the score tells corrupted from clean"),
     "fpr95": ("FPR95", "false alarms where 95 % of the corrupted are found"),
     "drift": ("drift", "shift of the posterior mean in its own standard deviations"),
     "skl": ("SKL", "median symmetric KL between the two posteriors, nats"),
@@ -37,8 +37,8 @@ NAMES = {
     "bits_per_dim": "bits per dimension", "effective_samples": "effective draws of the bound",
     "bernoulli_cross_entropy": "Bernoulli cross-entropy / nats", "active_units": "active units",
     "latent_dim": "latent dimensions", "kl_sum_of_dims": "KL, sum over dimensions / nats",
-    "mutual_information": "mutual information of image and latent / nats",
-    "mutual_information_at_most": "its largest measurable value / nats",
+    "mutual_information": "mutual information of image and latent, at least / nats",
+    "mutual_information_at_most": "the largest such bound that can be measured / nats",
     "aggregate_gap": "KL of aggregate posterior from the prior / nats", "codes": "codes",
     "dead_codes": "unused codes", "perplexity": "perplexity of the codes",
 }  # fmt: skip
@@ -96,6 +96,8 @@ def page(results: Results, title: str) -> str:
         "parameters": parameters(results),
         "facts": facts(results),
         "checksums": checksums(results),
+        "score": results.evaluation["score"],
+        "groups": ", ".join(_groups(results)) or "none of these was chosen",
     }
     html = ""
     for width in WIDTHS:
@@ -114,53 +116,60 @@ def describe(config: Mapping[str, Any]) -> str:
     if loss["df"]:
         kind = "t3-VAE" if loss["divergence"] == "t3" else "t-VAE, gamma-divergence"
         return f"{kind}, df {loss['df']:g}, {rest}"
+    alpha = 1 if loss["alpha"] is None else loss["alpha"]
     if loss["divergence"] == "renyi":
-        return f"VAE, Rényi divergence of order {loss['alpha']:g}, {rest}"
+        return f"VAE, Rényi divergence of order {alpha:g}, {rest}"
     known = {1: "KL divergence", 0: "reverse KL divergence"}
-    kind = known.get(loss["alpha"], f"alpha-divergence, alpha {loss['alpha']:g}")
+    kind = known.get(alpha, f"alpha-divergence, alpha {alpha:g}")
     return f"VAE, {kind}, {rest}"
 
 
 def lead(results: Results) -> str:
     """The answer in one sentence."""
     error, skill = _headline(results, "e_den"), _headline(results, "skill")
-    if error.value is None or not isinstance(skill.value, float):
-        return "No corrupted test sets of the four headline groups were evaluated."
-    than = "less than" if skill.value >= 0 else "more than"
+    means = results.evaluation.get("aggregates", {}).get("model", {}).get("headline", {})
+    nothing = number(means.get("e_id"))
+    if error.value is None or skill.value is None or nothing.value is None:
+        reasons = results.evaluation.get("reasons", {})
+        missing = "e_den" if error.value is None else "skill"
+        why = reasons.get(f"robustness.{missing}", "it was not measured")
+        return f"The error to the clean image and its skill are not reported: {why}."
     interval = f" ± {error.interval}" if error.interval else ""
     return (
         f"Shown a corrupted image, this model gives back the clean one with a mean squared error "
-        f"of {error.text}{interval} per pixel: on average {100 * abs(skill.value):.0f} % {than} "
-        "leaving the image as it is."
+        f"of {error.text}{interval} per pixel; the corrupted images themselves are off by "
+        f"{nothing.text} (skill, averaged over corruptions: {skill.text})."
     )
 
 
 def cards(results: Results) -> Iterator[tuple[str, Cell, str]]:
     """The few numbers that stand first: name, value, unit or remark."""
-    first, collapse = results.metrics["robustness"], results.metrics["collapse"]
+    first, collapse = results.metrics["robustness"], results.evaluation["collapse"]
     likelihood, losses = (results.evaluation.get(name, {}) for name in ("likelihood", "losses"))
-    error = _headline(results, "e_den")
-    yield "Error to the clean image", error, "squared, per pixel; mean of the groups"
+    error, groups = _headline(results, "e_den"), f"mean of {', '.join(_groups(results)) or 'none'}"
+    yield "Error to the clean image", error, f"squared, per pixel; {groups}"
     skill = _headline(results, "skill")
-    yield "Skill", skill, "1 perfect, 0 as doing nothing; mean of the groups"
+    yield "Skill", skill, f"1 perfect, 0 as doing nothing; {groups}"
     clean = number(results.metrics["test"]["mse"], _se(losses.get("test", {}).get("mse")))
     yield "Clean error", clean, "squared, per pixel; test images as they are"
     worst = Cell(str(first.get("worst") or "–").replace("_", " ").replace("-", " "))
-    yield "Worst corruption", worst, f"error {number(first.get('worst_e_den')).text} per pixel"
-    rows = results.robustness[results.robustness["method"] == "model"]
-    judged = (~rows["group"].isin(APART) & rows["skill"].notna()).sum()
-    below = Cell(str(first.get("skill_below_0", "–")))
-    yield "Worse than nothing", below, f"of {judged} corruptions have skill below 0"
+    yield (
+        f"Worst {_unit(results)}",
+        worst,
+        f"error {number(first.get('worst_e_den')).text} per pixel",
+    )
+    skills = _judged(results).groupby("corruption")["skill"].mean(skipna=False).dropna()
+    below = number(first.get("skill_below_0"))
+    many = "corruption has" if len(skills) == 1 else "corruptions have"
+    yield "Worse than nothing", below, f"of {len(skills)} {many} skill below 0"
     if "active_units" in collapse:
         used = Cell(f"{collapse['active_units']} of {collapse['latent_dim']}")
         yield "Active units", used, "latents that vary with the image"
     else:
         used = number(collapse.get("perplexity"))
         yield "Perplexity", used, f"effective number of {collapse.get('codes')} codes"
-    best = results.metrics["likelihood"].get("log_likelihood")
     what = "density, lower bound" if likelihood.get("density_only") else "lower bound"
-    cell = number(best, _se(likelihood.get("log_likelihood")))
-    yield "Log-likelihood", cell, f"nats per image; {what}"
+    yield "Log-likelihood", _pair(likelihood.get("log_likelihood")), f"nats per image; {what}"
     geometric = number(first.get("geometric_e_den"))
     yield "Geometric error", geometric, "per pixel; apart, never in the headline"
 
@@ -170,7 +179,7 @@ def tables(results: Results) -> Iterator[Table]:
     images = f"n = {results.config['data']['counts']['test']:,} test images"
     names = [str(name) for name in results.losses.columns[1:]]
     known = results.evaluation.get("losses", {})
-    yield Table("Losses", "recon, divergence and total: nats per image; mse: per pixel.",
+    yield Table("Losses", units(results.config),
         [("split", ""), *((name, "") for name in names)], [
         (False, [_text(row["split"]), *(
             number(row[name], _se(known.get(row["split"], {}).get(name))) for name in names)])
@@ -179,13 +188,13 @@ def tables(results: Results) -> Iterator[Table]:
     likelihood = results.evaluation.get("likelihood", {})
     note = f"Likelihood: the first {likelihood.get('images', '?')} test images; latents: all."
     yield Table("Likelihood and use of the latents", note, [("quantity", ""), ("value", "")], [
-        (False, [_text(_name(name)), number(value, _se(likelihood.get(name)))])
-        for part in ("likelihood", "collapse") for name, value in results.metrics[part].items()
+        (False, [_text(_name(name)), cell]) for name, cell in _measured(results)
     ])  # fmt: skip
     table = results.robustness
     shown = [name for name in COLUMNS if name in table and table[name].notna().any()]
     heads = [COLUMNS[name] for name in shown]
-    note = "Means over the corruptions of a group; geometric ones have no part in the headline."
+    one = _unit(results)
+    note = f"Means over the {one}s of a group; geometric ones have no part in the headline."
     yield Table("Groups", note, [("group", ""), ("method", ""), *heads], [
         (method != "model", [_text(group), _text(METHODS[method]),
                              *(number(values.get(name)) for name in shown)])
@@ -193,13 +202,58 @@ def tables(results: Results) -> Iterator[Table]:
         for group, values in groups.items()
     ])  # fmt: skip
     note = f"{images} per row. Small figures: half a 95 % interval over images."
+    if {"auroc", "fpr95"} & set(shown):
+        note += f" AUROC and FPR95: of the {results.evaluation['score']}."
     heads = [("corruption", "with its severity"), ("group", ""), ("method", ""), *heads]
-    yield Table("Every corruption", note, heads, [
+    yield Table(f"Every {one}", note, heads, [
         (row["method"] != "model", [
             _text(_set(row)), _text(row["group"]), _text(METHODS[row["method"]]),
             *(number(row[name], row.get(f"{name}_se")) for name in shown)])
         for row in table.to_dict("records")
     ])  # fmt: skip
+
+
+def units(config: Mapping[str, Any]) -> str:
+    """What the terms of the loss are in: nats, but not for every kind of model."""
+    total = "total: recon + beta · divergence; mse: per pixel."
+    if config["model"]["latent"]["name"] == "vq":
+        return (
+            "Per image. recon: nats; divergence: squared distance of features from their codes, "
+            f"which is no nats; {total}"
+        )
+    if config["loss"]["divergence"] == "t3":
+        return (
+            "Per image, no nats. recon: ½‖x − x̂‖²/σ²; divergence: the t3 regulariser of the "
+            f"posterior; {total}"
+        )
+    return f"Nats per image. {total}"
+
+
+def _measured(results: Results) -> Iterator[tuple[str, Cell]]:
+    """Name and value of what was found of likelihood and latents."""
+    for name, pair in results.evaluation["likelihood"].items():
+        if pair is None or isinstance(pair, Mapping):  # others are facts
+            yield name, _pair(pair)
+    for name, value in results.evaluation["collapse"].items():
+        if name != "verdict":
+            yield name, number(value)
+
+
+def _judged(results: Results) -> pd.DataFrame:
+    """What the model makes of the sets that the headline is made of."""
+    table = results.robustness
+    return table[(table["method"] == "model") & ~table["group"].isin(APART)]
+
+
+def _groups(results: Results) -> list[str]:
+    return [str(name) for name in _judged(results)["group"].unique()]
+
+
+def _unit(results: Results) -> str:
+    """A row of the table: a corruption, or where some have several severities, one of its sets."""
+    table = results.robustness
+    several = table[table["method"] == "model"].duplicated("corruption").any()
+    return "corrupted set" if several else "corruption"
 
 
 def _text(text: str) -> Cell:
@@ -288,6 +342,10 @@ def number(value: float | None, se: float | None = None) -> Cell:
     return Cell(f"{value:,.{places}f}".replace("-", "−"), value, f"{Z95 * se:.{places}f}")
 
 
+def _pair(pair: Mapping[str, float] | None) -> Cell:
+    return Cell("–") if pair is None else number(pair["value"], pair["se"])
+
+
 def _se(pair: Any) -> float | None:
     return pair.get("se") if isinstance(pair, Mapping) else None
 
@@ -302,7 +360,6 @@ def _name(key: str) -> str:
 
 def _headline(results: Results, name: str) -> Cell:
     """A mean over groups; the error of a mean over the same images is at most the mean error."""
-    table = results.robustness
-    rows = table[(table["method"] == "model") & ~table["group"].isin(APART)]
+    rows = _judged(results)
     errors = rows.groupby("group")[f"{name}_se"].mean() if f"{name}_se" in rows else pd.Series()
     return number(results.metrics["robustness"].get(name), float(errors.mean()))

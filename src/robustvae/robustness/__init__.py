@@ -73,14 +73,14 @@ def losses(
 
 
 def _summed_up(model: Autoencoder, recon: Tensor, divergence: Tensor, mse: Tensor) -> Report:
-    """Means; the total is the objective of the means, as capacity annealing has it at its end."""
+    """Means; the total is recon + beta * divergence, as it is in validation."""
     report, settings = Report(), model.loss_settings
     infinite = float(divergence.isinf().double().mean())
     reason = f"infinite for {infinite:.2%} of the images" if infinite else None
     report.put("recon", recon.numpy())
     report.put("divergence", divergence.numpy(), reason)
-    objective = Objective(settings.beta, settings.capacity)
-    total = objective(recon, divergence, step=settings.capacity.steps)
+    fixed = settings.capacity.model_copy(update={"weight": None})
+    total = Objective(settings.beta, fixed)(recon, divergence, step=0)
     report.put("total", total.reshape(1).numpy(), reason if settings.beta else None)
     report.put("mse", mse.numpy())
     report.facts["divergence_infinite_fraction"] = infinite
@@ -111,18 +111,27 @@ def fit_probe(
     model: Autoencoder,
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
+    asked: NDArray[np.int64],
     settings: EvaluateSettings,
     draws: Draws,
 ) -> Probe | str:
-    """Fitted to at most 10,000 clean training images; or why there is none."""
+    """Fitted to at most 10,000 clean training images; or why there is none.
+
+    `asked` are the labels of the test images.
+    """
     if "probe" not in settings.metrics:
         return "evaluate.metrics leaves probe out"
     if labels.ndim > 1:
         return "the images have attributes, not one class each"
-    if labels.min() < 0 or labels.min() == labels.max():
-        return "the images are not labelled with two classes or more"
     chosen = seeding.numpy_rng(draws.seed, "evaluate", "probe").permutation(len(images))
     chosen = np.sort(chosen[:PROBE_IMAGES])
+    classes = np.unique(labels[chosen])
+    if classes[0] < 0 or len(classes) < 2:
+        return "the images are not labelled with two classes or more"
+    if asked.min() < 0:
+        return "not every test image is labelled"
+    if strange := np.setdiff1d(asked, classes).tolist():
+        return f"test images have classes that training images lack: {str(strange)[1:-1]}"
     subset = images[chosen]
     batches = slices(len(subset), settings.batch_size)
     features = [see(model, pixels(model, subset, where)).features.cpu() for where in batches]
@@ -191,8 +200,10 @@ def measure(
     return done, {name: torch.cat(v).numpy() for name, v in means.items()}
 
 
-def gaps(model: Autoencoder, known: Known, settings: EvaluateSettings) -> dict[str, str]:
-    """Quantities that stay empty in every row, and why."""
+def gaps(
+    model: Autoencoder, known: Known, binary: bool, settings: EvaluateSettings
+) -> dict[str, str]:
+    """Quantities that stay empty in every row, and why; `binary`: are the pixels?"""
     found = {
         quantity: f"evaluate.metrics leaves {metric} out"
         for metric, quantities in table.OF_METRIC.items()
@@ -203,7 +214,8 @@ def gaps(model: Autoencoder, known: Known, settings: EvaluateSettings) -> dict[s
         found |= dict.fromkeys(("drift", "skl"), "vq: codes have no posterior density")
     elif not known.spread.any():
         found["drift"] = "no latent dimension is active"
-    reason = bounds.no_elbo(model)
+    proper = model.likelihood.proper(binary)
+    reason = bounds.no_elbo(model) if proper else bounds.IMPROPER
     if reason is not None:  # the scores still rank images, their mean means nothing
         found |= dict.fromkeys(("neg_elbo", "delta_elbo"), reason)
     if isinstance(known.probe, str):

@@ -23,6 +23,7 @@ from robustvae.progress import track
 
 Images = NDArray[np.uint8] | NDArray[np.float32]  # [N, C, H, W]; float: already on [0, 1]
 FEW_DRAWS = 2  # an effective sample size below this leaves the importance-weighted bound very loose
+IMPROPER = "the cross-entropy of grey pixels is no normalised likelihood"
 HEAVY_DF = 4  # up to this df, log-weights that grow like |z|^2 have no variance
 
 
@@ -195,13 +196,13 @@ class Report:
 
 
 def no_elbo(model: Autoencoder) -> str | None:
-    """Why a Monte-Carlo ELBO of this model means nothing, or None."""
+    """Why a Monte-Carlo ELBO of this model is not to be relied on, or None."""
     df = model.loss_settings.df
     gaussian = isinstance(model.likelihood, Gaussian)
     if model.loss_settings.kind == "gamma" and df <= HEAVY_DF and gaussian:
         return (
-            f"the Monte-Carlo ELBO has infinite variance for loss.df {df:g} <= {HEAVY_DF} with a "
-            "gaussian likelihood; read the importance-weighted bound"
+            f"for df <= {HEAVY_DF} with a Gaussian decoder the Monte-Carlo ELBO may have infinite "
+            "variance; read the importance-weighted bound"
         )
     return None
 
@@ -224,7 +225,7 @@ def likelihood(
         report.put("bernoulli_cross_entropy", -fit)
         asked = [weighted] if settings.iwae_samples else []
         for name in ("elbo", *asked, "log_likelihood", "bits_per_dim"):
-            report.put(name, None, "the cross-entropy of grey pixels is no normalised likelihood")
+            report.put(name, None, IMPROPER)
         return report
     reason = no_elbo(model)
     report.put("elbo", fit - rate, reason)

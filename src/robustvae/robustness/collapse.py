@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from robustvae.robustness.bounds import Draws, pixels, select, shifted, slices
 ACTIVE = 0.01  # a dimension is active where the variance of its posterior mean exceeds this
 PAIRS = 1000  # images the aggregate posterior is estimated from
 ROWS = 20  # images compared with all others at a time
+SATURATED = 2  # nats: nearer to its bound the mutual information is made by the bound
 NODES = 64  # quadrature nodes for the KL of Student-t marginals
 
 
@@ -49,35 +50,46 @@ def _marginal(law: Diagonal, z: Tensor) -> Tensor:
     return alone.log_prob(z.unsqueeze(-1))
 
 
-def information(q: Diagonal, p: Diagonal, draws: Draws) -> dict[str, float]:
+def information(
+    q: Diagonal, p: Diagonal, draws: Draws
+) -> tuple[dict[str, float | None], dict[str, str]]:
     r"""Mutual information of image and latent, and the gap KL(aggregate posterior || p), in nats.
 
     With :math:`q(z) = \frac1M \sum_j q(z|x_j)` over the first M = 1000 images and one draw from
-    each: means of log q(z|x) - log q(z) and of log q(z) - log p(z). The first cannot exceed log M;
-    where it comes near, it is too small and the gap too large.
+    each: means of log q(z|x) - log q(z) and of log q(z) - log p(z). The first is a lower bound that
+    cannot exceed log M; within 2 nats of it the second is mostly bias. Also why one is missing.
     """
     q = select(q, slice(0, PAIRS))
     count = len(q.mu)
     z = shifted(q, draws.standard(q, "information"))
     rows = [z[start : start + ROWS].unsqueeze(1) for start in range(0, count, ROWS)]
     aggregate = torch.cat([torch.logsumexp(q.log_prob(row), 1) for row in rows]) - math.log(count)
-    return {
-        "mutual_information": float((q.log_prob(z) - aggregate).mean()),
-        "mutual_information_at_most": math.log(count),
+    bound, least = math.log(count), float((q.log_prob(z) - aggregate).mean())
+    values: dict[str, float | None] = {
+        "mutual_information": least,
+        "mutual_information_at_most": bound,
         "aggregate_gap": float((aggregate - p.log_prob(z)).mean()),
     }
+    if least <= bound - SATURATED:
+        return values, {}
+    reason = (
+        f"at least about log {count} = {bound:.1f} nats of information: {count} images cannot "
+        "tell the aggregate posterior from the prior"
+    )
+    return values | {"aggregate_gap": None}, {"aggregate_gap": reason}
 
 
 @dataclass(frozen=True)
 class Collapse:
     """What is reported, and whether the model has collapsed, in words."""
 
-    values: dict[str, float]
+    values: dict[str, float | None]
     verdict: str
     collapsed: bool
+    reasons: dict[str, str] = field(default_factory=dict)  # of values that are None
 
     @property
-    def headline(self) -> dict[str, float]:
+    def headline(self) -> dict[str, float | None]:
         """What stands beside every headline."""
         names = ("active_units", "perplexity")
         return {name: self.values[name] for name in names if name in self.values}
@@ -116,16 +128,19 @@ def _on_cpu(law: Diagonal) -> Diagonal:
 def continuous(q: Diagonal, p: Diagonal, draws: Draws) -> Collapse:
     """Of posteriors [N, Z]; p is the law that samples are drawn from: at no cost."""
     active, size = int((spread(q) > 0).sum()), q.mu.shape[1]
-    values: dict[str, float] = {"active_units": active, "latent_dim": size}
-    values |= {"kl_sum_of_dims": float(kl_per_dim(q, p).sum()), **information(q, p, draws)}
+    found, reasons = information(q, p, draws)
+    values: dict[str, float | None] = {"active_units": active, "latent_dim": size}
+    values |= {"kl_sum_of_dims": float(kl_per_dim(q, p).sum()), **found}
     used = f"{active} of {size} latent dimensions vary with the image (variance of mu > {ACTIVE})"
     if active == 0:
-        return Collapse(values, f"collapsed: {used}; every image gets the same code", True)
-    if active <= size // 8:
-        return Collapse(values, f"collapsed but for a few dimensions: only {used}", True)
-    if active < size:
-        return Collapse(values, f"partly unused: {used}", False)
-    return Collapse(values, f"not collapsed: all {used}", False)
+        words, collapsed = f"collapsed: {used}; every image gets nearly the same code", True
+    elif active <= size // 8:
+        words, collapsed = f"collapsed but for a few dimensions: only {used}", True
+    elif active < size:
+        words, collapsed = f"partly unused: {used}", False
+    else:
+        words, collapsed = f"not collapsed: all {used}", False
+    return Collapse(values, words, collapsed, reasons)
 
 
 def codes(counts: NDArray[np.int64]) -> Collapse:
@@ -133,7 +148,7 @@ def codes(counts: NDArray[np.int64]) -> Collapse:
     size, dead = len(counts), int((counts == 0).sum())
     effective = float(perplexity(torch.from_numpy(counts).double()))
     used = f"{size - dead} of {size} codes in use, perplexity {effective:.1f}"
-    values = {"codes": size, "dead_codes": dead, "perplexity": effective}
+    values: dict[str, float | None] = {"codes": size, "dead_codes": dead, "perplexity": effective}
     if effective < 2:
         return Collapse(values, f"collapsed: {used}", True)
     return Collapse(values, f"not collapsed: {used}", False)

@@ -23,6 +23,13 @@ OF_METRIC = {
     "probe": ("probe",),
 }
 QUANTITIES = tuple(name for names in OF_METRIC.values() for name in names)
+SOURCE = {  # numbers of the headline that are named otherwise than what they are made of
+    "geometric_e_den": "e_den",
+    "clean_e_den": "e_den",
+    "worst": "e_den",
+    "worst_e_den": "e_den",
+    "skill_below_0": "skill",
+}
 AGAINST_CLEAN = ("skill", "auroc", "fpr95")  # the clean images themselves have none
 
 Columns = dict[tuple[str, str], dict[str, Values]]  # (set, method) -> quantity -> [N]
@@ -70,12 +77,12 @@ def aggregate(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     """Method -> group -> quantity: means within groups, and `headline`, the mean over the four.
 
     Geometric corruptions have no part in the headline: bringing the clean image back is not what
-    one asks of a model there.
+    one asks of a model there. A mean over sets of which one has no value is NaN.
     """
     result: dict[str, dict[str, dict[str, float]]] = {}
     corrupted = table[table["corruption"] != "clean"]
     for method, rows in corrupted.groupby("method", sort=False):
-        groups = rows.groupby("group", sort=False)[list(QUANTITIES)].mean()
+        groups = rows.groupby("group", sort=False)[list(QUANTITIES)].mean(skipna=False)
         parts = {str(name): dict(values) for name, values in groups.iterrows()}
         counted = groups.loc[[name for name in HEADLINE if name in groups.index]]
         result[str(method)] = {"headline": dict(counted.mean(skipna=False)), **parts}
@@ -84,49 +91,99 @@ def aggregate(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
 
 def headline(table: pd.DataFrame) -> dict[str, float | str | int | None]:
     """The few numbers that stand first: means over groups, clean error, worst corruption."""
-    rows = table[table["method"] == "model"]
-    judged = rows[rows["group"].isin(HEADLINE)]
+    judged = _judged(table)
     groups = aggregate(table).get("model", {})
     means, geometric = groups.get("headline", {}), groups.get("geometric", {})
-    known = judged.dropna(subset="e_den").sort_values("e_den")
-    worst = known.iloc[-1] if len(known) else None
+    errors = judged["e_den"]
+    whole = len(judged) > 0 and bool(errors.notna().all())
+    skills = _skills(judged)
     return {
         "e_den": means.get("e_den"),
         "skill": means.get("skill"),
         "ssim_den": means.get("ssim_den"),
         "auroc": means.get("auroc"),
         "geometric_e_den": geometric.get("e_den"),
-        "clean_e_den": rows[rows["corruption"] == "clean"]["e_den"].iloc[0],
-        "worst": None if worst is None else _name(worst),
-        "worst_e_den": None if worst is None else worst["e_den"],
-        "skill_below_0": int((judged["skill"] < 0).sum()),
+        "clean_e_den": _judged(table, ("clean",))["e_den"].iloc[0],
+        "worst": _name(judged.sort_values("e_den").iloc[-1]) if whole else None,
+        "worst_e_den": errors.max() if whole else None,
+        "skill_below_0": int((skills < 0).sum()) if len(skills) else None,
     }
+
+
+def missing(table: pd.DataFrame, gaps: dict[str, str]) -> dict[str, str]:
+    """Why numbers of the headline and means over groups are NaN or None.
+
+    A quantity that no set has is no matter of a group: its reason is that of `gaps`.
+    """
+    reasons = {}
+    for name, value in headline(table).items():
+        quantity = SOURCE.get(name, name)
+        if not pd.isna(value):
+            continue
+        part, which = _judged(table), "corruption of the headline groups"
+        if name == "clean_e_den":
+            part = _judged(table, ("clean",))
+        elif name == "geometric_e_den":
+            part, which = _judged(table, ("geometric",)), "geometric corruption"
+        chosen = _without(part, quantity) if len(part) else f"no {which} was chosen"
+        reasons[f"robustness.{name}"] = gaps.get(quantity, chosen)
+    corrupted = table[table["corruption"] != "clean"]
+    for method, groups in aggregate(table).items():
+        rows = corrupted[corrupted["method"] == method]
+        for group, values in groups.items():
+            part = rows[rows["group"].isin(HEADLINE if group == "headline" else (group,))]
+            for quantity, value in values.items():
+                if np.isnan(value) and len(part) and rows[quantity].notna().any():
+                    place = f"aggregates.{method}.{group}.{quantity}"
+                    reasons[place] = _without(part, quantity)
+    return reasons
 
 
 def warnings(table: pd.DataFrame) -> list[str]:
     """What a reader must not overlook, one sentence each."""
     rows = table[(table["method"] == "model") & (table["corruption"] != "clean")]
     clean = table[table["corruption"] == "clean"].set_index("method")["e_den"]
+    several = bool(rows.duplicated("corruption").any())
     found = []
     for kind, geometric in (("", False), ("geometric ", True)):
-        bad = rows[(rows["skill"] < 0) & ((rows["group"] == "geometric") == geometric)]
+        skills = _skills(rows[(rows["group"] == "geometric") == geometric])
+        bad = skills[skills < 0]
         if len(bad):
-            worse = "worse than doing nothing (skill below 0)"
-            found.append(f"{worse} on {len(bad)} {kind}corruptions: {_listed(bad, 'skill')}")
+            worse = f"skill below 0{' on average over severities' if several else ''}"
+            counted = _count(len(bad), f"{kind}corruption")
+            listed = ", ".join(f"{name} ({skill:.3f})" for name, skill in bad.items())
+            found.append(f"worse than doing nothing ({worse}) on {counted}: {listed}")
     missed = rows[rows["auroc"] < 0.5]
     if len(missed):
-        listed = _listed(missed, "auroc")
+        counted = _count(len(missed), "set" if several else "corruption")
+        listed = ", ".join(f"{_name(row)} ({row['auroc']:.3f})" for _, row in missed.iterrows())
         found.append(
-            f"corrupted images seem more likely than clean ones, AUROC below 0.5: {listed}"
+            "corrupted images seem more likely than clean ones, AUROC below 0.5 on "
+            f"{counted}: {listed}"
         )
     if clean["model"] >= clean["mean_image"]:  # False where e_den is left out
         found.append("clean images come back no better than the mean training image")
     return found
 
 
+def _judged(table: pd.DataFrame, groups: Sequence[str] = HEADLINE) -> pd.DataFrame:
+    """What the model makes of the sets of some groups."""
+    return table[(table["method"] == "model") & table["group"].isin(groups)]
+
+
+def _skills(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Skill of each corruption, the mean over its severities; none where one is missing."""
+    return rows.groupby("corruption", sort=False)["skill"].mean(skipna=False).dropna()
+
+
+def _without(rows: pd.DataFrame, quantity: str) -> str:
+    names = [_name(row) for _, row in rows[rows[quantity].isna()].iterrows()]
+    return f"no value for {', '.join(names)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _name(row: pd.Series) -> str:
-    return f"{row['corruption']}-{row['severity']}"
-
-
-def _listed(rows: pd.DataFrame, quantity: str) -> str:
-    return ", ".join(f"{_name(row)} ({row[quantity]:.3f})" for _, row in rows.iterrows())
+    return "clean" if row["corruption"] == "clean" else f"{row['corruption']}-{row['severity']}"
