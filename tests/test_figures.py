@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 from scipy import stats
 from sklearn import metrics as reference
 
@@ -261,3 +262,21 @@ def test_losses_show_both_splits_and_the_epoch_kept(make_run: Callable[..., Run]
     np.testing.assert_allclose(train.get_ydata(), [1, 1 / 2, 1 / 3])
     assert (train.get_label(), val.get_label()) == ("training", "validation")
     assert kept.get_xdata()[0] == 2
+    assert panels[0].get_ylabel() == "nats per image"
+
+
+@pytest.mark.parametrize(("kind", "words"), [("vq", "a squared distance"), ("t3", "no nats")])
+def test_losses_that_are_no_nats_are_not_called_so(
+    make_run: Callable[..., Run], kind: str, words: str
+) -> None:
+    figure = GALLERY["losses"].draw(make_run(kind), "t")
+    assert drawn(figure)[0].get_ylabel() == "per image"
+    assert words in " ".join(text.get_text() for text in figure.findobj(Text))
+
+
+def test_the_score_of_grey_pixels_under_a_bernoulli_is_no_elbo(
+    make_run: Callable[..., Run],
+) -> None:
+    for kind, words in (("gaussian", "score: cross-entropy + KL"), ("vq", "negative ELBO")):
+        figure = GALLERY["roc"].draw(make_run(kind), "t")
+        assert words in " ".join(text.get_text() for text in figure.findobj(Text))

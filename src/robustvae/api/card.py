@@ -10,6 +10,7 @@ from robustvae.checkpoint import WEIGHTS
 from robustvae.model import Autoencoder
 
 METRICS = "metrics.json"
+DETAILS = "evaluation.json"  # beside it: likelihood with standard errors, use of the latents
 
 
 def describe(model: Autoencoder) -> str:
@@ -23,7 +24,7 @@ def card(model: Autoencoder, folder: Path, metrics: Path | None) -> str:
     settings = {name: config.get(name, {}) for name in ("model", "loss", "train", "run")}
     facts = _facts(model) | {"weights": f"SHA-256 `{files.sha256(folder / WEIGHTS)}`"}
     data = config.get("data", {})
-    metric_rows = _flat(files.read_json(path)) if path else [("none recorded", "")]
+    metric_rows = _flat(_measured(path)) if path else [("none recorded", "")]
     sums = [(name, f"`{value}`") for name, value in data.get("checksums", {}).items()]
     return f"""# Autoencoder for {data.get("name", "images")}, {kind(model.shape)}
 
@@ -84,6 +85,12 @@ def _metrics_beside(folder: Path) -> Path | None:
     if folder.resolve().name == "models":
         places.append(folder.resolve().parent / "reports" / METRICS)
     return next((path for path in places if path.is_file()), None)
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    found, details = files.read_json(path), path.with_name(DETAILS)
+    more = files.read_json(details) if details.is_file() else {}
+    return {**found, **{part: more[part] for part in ("likelihood", "collapse") if part in more}}
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

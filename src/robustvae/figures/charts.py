@@ -36,7 +36,7 @@ def by_group(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @styled
-def losses(history: pd.DataFrame, best: int | None, title: str, note: str) -> Figure:
+def losses(history: pd.DataFrame, best: int | None, unit: str, title: str, note: str) -> Figure:
     """Total, reconstruction and divergence per epoch, training and validation."""
     figure = sheet(2.9, title, note)
     for axes, term in zip(grid(figure, 3, 3, top=0.3, gap=(0.55, 0)), TERMS, strict=True):
@@ -48,7 +48,7 @@ def losses(history: pd.DataFrame, best: int | None, title: str, note: str) -> Fi
         axes.set_title(TERMS[term], loc="left")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    figure.axes[0].set_ylabel("nats per image")
+    figure.axes[0].set_ylabel(unit)
     figure.axes[0].legend()
     return figure
 

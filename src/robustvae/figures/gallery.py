@@ -128,7 +128,10 @@ def _roc(run: Run, title: str) -> Figure | None:
     groups: dict[str, dict[str, Array]] = {}
     for item in run.shown:
         groups.setdefault(item["group"], {})[label(item)] = run.scores[f"{key(item)}/neg_elbo"]
-    note = run.note("score: negative ELBO, nats", f"{run.n}, clean and corrupted, per curve")
+    binary = run.model.config["data"].get("binarize", "none") != "none"
+    proper = run.model.likelihood.proper(binary)
+    score = f"score: {'negative ELBO' if proper else 'cross-entropy + KL'}, nats"
+    note = run.note(score, f"{run.n}, clean and corrupted, per curve")
     return charts.roc(run.scores["clean/neg_elbo"], groups, title, note)
 
 
@@ -297,8 +300,15 @@ def _interpolations(run: Run, title: str) -> Figure:
 def _losses(run: Run, title: str) -> Figure:
     counts = run.model.config["data"]["counts"]
     images = f"{counts['train']:,} training and {counts['val']:,} validation images"
-    note = run.note(f"nats per image, mean over n = {images}")
-    return charts.losses(run.history, run.model.config.get("best_epoch"), title, note)
+    loss, unit, terms = run.model.loss_settings, "nats per image", []
+    if run.model.family == "vq":
+        unit, terms = "per image", ["reconstruction in nats, divergence a squared distance"]
+    elif loss.kind == "t3":
+        unit, terms = "per image", ["reconstruction: |x - x_hat|² / 2σ², no nats"]
+    elif loss.capacity.weight is not None:
+        terms = ["total: of training what is minimised, of validation the negative ELBO"]
+    note = run.note(*terms, f"{unit}, mean over n = {images}")
+    return charts.losses(run.history, run.model.config.get("best_epoch"), unit, title, note)
 
 
 def _few(run: Run) -> int:
@@ -360,7 +370,7 @@ GALLERY: dict[str, Entry] = {
     "worst": Entry("Robustness", "picture", "Where it fails most", _worst,
         "The test images with the largest error of each corruption, the worst at the left."),
     "roc": Entry("Robustness", "chart", "Does the ELBO notice?", _roc,
-        "Each curve sorts clean and corrupted images by their negative ELBO. Along the upper left "
+        "Each curve sorts clean and corrupted images by their score. Along the upper left "
         "edge: told apart. Along the diagonal: chance. Below: corrupted images look likelier."),
     "corruptions": Entry("Robustness", "picture", "The corruptions", _contact_sheet,
         "Test images as the model is given them; the number is the severity."),
