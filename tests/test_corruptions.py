@@ -86,6 +86,19 @@ def test_same_bytes_on_any_number_of_threads(name: str, digits: np.ndarray) -> N
     assert (results[0] == results[1]).all()
 
 
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 24, 20)], ids=["grey", "colour"])
+@pytest.mark.parametrize("name", NAMES)
+def test_same_bytes_where_torch_must_be_deterministic(name: str, shape: tuple[int, ...]) -> None:
+    images = noise_images(shape)
+    expected = corruptions.corrupt_images(images, name, 5)
+    try:
+        torch.use_deterministic_algorithms(True)
+        out = corruptions.corrupt_images(images, name, 5)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert (out == expected).all()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_images_too_large_to_share_a_chunk(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corruptions, "CHUNK_VALUES", 1)

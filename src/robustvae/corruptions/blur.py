@@ -70,12 +70,14 @@ def _exchange(x: Tensor, reach: int, rng: Generator) -> Tensor:
     partners = offsets.index_select(0, draws).view(len(places), batch)
     partners += places[:, None] * batch
     partners += torch.arange(batch)
-    flat = pixels.view(-1)
-    for wave, partner in zip(waves, torch.split(partners, [len(w) for w in waves]), strict=True):
-        place = pixels[wave.start : wave.stop : wave.step]
-        here = place.clone()
-        place.copy_(flat.take(partner))
-        flat.put_(partner, here)
+    array, at = pixels.numpy(), 0  # torch has no put_ where run.deterministic is on, and is slower
+    flat, indices = array.reshape(-1), partners.numpy()
+    for wave in waves:
+        place = array[wave.start : wave.stop : wave.step]
+        partner, at = indices[at : at + len(wave)], at + len(wave)
+        here = place.copy()
+        place[:] = flat[partner]
+        flat[partner] = here
     if channels == 1:
         return pixels.T.reshape(x.shape)
     return (
