@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from robustvae import checkpoint, figures, files, params, prepared, robustness
@@ -34,16 +33,11 @@ def _gather(settings: params.PlotSettings) -> Run:
         sets=sets,
         corrupted={name: seen(array, "test") for name, array in images.items()},
         **_labels(data.labels["test"], data.info),
-        history=pd.read_csv(REPORTS / "train" / "history.csv"),
-        table=pd.read_csv(REPORTS / "robustness.csv"),
-        latents=_arrays("latents.npz"),
-        scores=_arrays("scores.npz"),
+        history=files.read_csv(REPORTS / "train" / "history.csv"),
+        table=files.read_csv(REPORTS / "robustness.csv"),
+        latents=files.read_npz(REPORTS / "latents.npz"),
+        scores=files.read_npz(REPORTS / "scores.npz"),
     )
-
-
-def _arrays(name: str) -> Mapping[str, Any]:
-    with np.load(REPORTS / name) as archive:
-        return dict(archive)
 
 
 def _labels(labels: np.ndarray, info: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Put tables and figures on one self-contained page -> reports/report.html."""
 
-import pandas as pd
-
 from robustvae import files, params, report
 from robustvae.report import Results
 from stages import CORRUPTED, MODELS, REPORTS, run
@@ -14,8 +12,8 @@ def main() -> None:
     results = Results(
         metrics=files.read_json(REPORTS / "metrics.json"),
         evaluation=files.read_json(REPORTS / "evaluation.json"),
-        losses=pd.read_csv(REPORTS / "losses.csv"),
-        robustness=pd.read_csv(REPORTS / "robustness.csv"),
+        losses=files.read_csv(REPORTS / "losses.csv"),
+        robustness=files.read_csv(REPORTS / "robustness.csv"),
         config=files.read_json(MODELS / "config.json"),
         corrupted=files.read_json(CORRUPTED / "info.json"),
         figures=files.read_json(REPORTS / "figures.json"),

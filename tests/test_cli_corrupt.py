@@ -159,3 +159,18 @@ def test_the_input_is_never_overwritten(capsys: pytest.CaptureFixture[str]) -> N
         cli.main(["corrupt", "fog.npy", "--out", ".", "--names", "fog"])
     assert "fog.npy is the input itself" in capsys.readouterr().err
     assert (np.load("fog.npy") == IMAGES).all()
+
+
+def test_a_place_that_cannot_be_written_to_is_one_message(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save_pictures()
+    np.save("x.npy", IMAGES)
+    Path("file").touch()
+    for source, written in (("x.npy", "fog.npy"), ("photos", "fog/a/0.png")):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["corrupt", source, "--out", "file/made", "--names", "fog"])
+        assert caught.value.code == 2
+        assert (
+            f"file/made/{written}: cannot be written (Not a directory)" in capsys.readouterr().err
+        )

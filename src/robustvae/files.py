@@ -6,29 +6,50 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from robustvae.errors import UserError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @contextlib.contextmanager
 def replace(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, same suffix; moved there on success, removed on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        yield temporary
-        with temporary.open("r+b") as file:  # on the disk before the name says so: a power cut
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise (no_space(path) if error.errno == errno.ENOSPC else error) from error
+        with writing(path, temporary):
+            yield temporary
+            with temporary.open("r+b") as file:  # on the disk before the name says so: a power cut
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there may be no such place at all
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def writing(path: Path, *also: Path) -> Iterator[None]:
+    """Make the folder of `path`; a place that cannot be written to is the user's to change."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise no_space(path) from error
+        if error.filename is None or Path(error.filename) not in {path, *also, *path.parents}:
+            raise
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); make its folder writable, or name "
+            "another one"
+        ) from error
 
 
 def no_space(path: Path) -> UserError:
@@ -76,6 +97,36 @@ def open_npy(path: Path) -> np.memmap:
         raise UserError(
             f"{path}: not a whole .npy file ({error}); delete it and run the stage that writes it"
         ) from error
+
+
+def read_csv(path: Path) -> "pd.DataFrame":
+    """Read a table that a stage wrote, which has rows and ends in a whole line."""
+    import pandas as pd
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = pd.read_csv(StringIO(text))
+        if table.empty or not text.endswith("\n"):
+            raise ValueError("it is cut off")
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return table
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Read every array of an archive that a stage wrote."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    why = " ".join((getattr(error, "strerror", None) or str(error)).split())
+    return UserError(
+        f"{path}: damaged or missing ({why}); run `dvc checkout`, or `dvc repro` to write it anew"
+    )
 
 
 def sha256(path: Path) -> str:

@@ -153,8 +153,8 @@ def write_pictures(source: Path, out: Path, wanted: dict[str, tuple[str, int]], 
         _finish(chunks, label, len(images))
         for path, image in zip(names, written, strict=True):
             target = out / label / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(target)
+            with files.writing(target):
+                Image.fromarray(image).save(target)
 
 
 def read_pictures(paths: Sequence[Path]) -> NDArray[np.uint8]:
