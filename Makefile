@@ -18,10 +18,10 @@ repro: setup
 	@echo "Done: open reports/report.html"
 
 test: setup
-	@$(RUN) OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	@$(RUN) OMP_NUM_THREADS=1 python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 quick: setup
-	@$(RUN) OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 -m "not slow"
+	@$(RUN) OMP_NUM_THREADS=1 python -m pytest -n logical --maxprocesses 4 -m "not slow"
 
 check: setup
 	@$(RUN) ruff check .

@@ -225,7 +225,7 @@ def test_a_new_df_reruns_training_and_later_only_and_going_back_is_free(project:
     assert "index.html" in project("dvc plots show")
     page = (project.folder / "dvc_plots/index.html").read_text()
     assert "https://cdn" not in page
-    for title in ("Loss, nats per image", "per corruption", "reports/figures/robustness.png"):
+    for title in ("Loss, per image", "per corruption", "reports/figures/robustness.png"):
         assert title in page
 
 

@@ -72,6 +72,14 @@ def test_other_commands_are_those_of_the_set_up(command: str) -> None:
         assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.M)
 
 
+def test_every_picture_is_there_and_nothing_is_left_to_fill_in() -> None:
+    text = (ROOT / "README.md").read_text()
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
+    assert len(pictures) >= 2
+    assert all((ROOT / name).exists() for name in pictures)
+    assert not re.search(r"@[A-Z]+@", text)
+
+
 def test_the_tree_names_every_module() -> None:
     text = (ROOT / "README.md").read_text()
     modules = [

@@ -123,6 +123,10 @@ def read(names: Sequence[str], notes: list[str]) -> list[Run]:
 def _read(name: str, commit: str) -> Run:
     content = yaml12.parse(git("show", f"{commit}:params.yaml"))
     metrics = json.loads(git("show", f"{commit}:reports/metrics.json"))
+    bounds = metrics.setdefault("likelihood", {})  # the importance-weighted one is the tighter
+    known = [bounds[key] for key in bounds if key.startswith("iwae_") or key == "elbo"]
+    best = [value for value in known if value is not None]
+    bounds.setdefault("log_likelihood", max(best, default=None))
     table = pd.read_csv(StringIO(_content(commit, "reports/robustness.csv")))
     rows = table[table["method"] == "model"].set_index(["group", "corruption", "severity"])
     loss = LossSettings.model_validate(content["loss"])
