@@ -265,6 +265,31 @@ def test_losses_show_both_splits_and_the_epoch_kept(make_run: Callable[..., Run]
     assert panels[0].get_ylabel() == "nats per image"
 
 
+def test_no_text_of_the_losses_is_cut_off(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run()
+    wide = run.history.copy()
+    wide[[name for name in wide if name != "epoch"]] *= -1250.5
+    figure = GALLERY["losses"].draw(dataclasses.replace(run, history=wide), "t")
+    save(figure, tmp_path / "losses.png", 100)
+    panels = drawn(figure)
+    assert any(len(label.get_text()) > 4 for label in panels[0].get_yticklabels())
+    boxes = [axes.get_tightbbox() for axes in panels]
+    assert boxes[0].x0 > 4  # pixels from the edge
+    assert boxes[-1].x1 < figure.bbox.x1
+    assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+
+
+def test_without_vector_files_their_folder_is_not_empty(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(figures, "GALLERY", {"losses": GALLERY["losses"]})
+    run = make_run()
+    run = dataclasses.replace(run, settings=run.settings.model_copy(update={"vector": "none"}))
+    (listed,) = figures.write(run, tmp_path / "figures", tmp_path / "charts")
+    assert listed["vector"] is None
+    assert [path.name for path in (tmp_path / "charts").iterdir()] == ["none.txt"]
+
+
 @pytest.mark.parametrize(("kind", "words"), [("vq", "a squared distance"), ("t3", "no nats")])
 def test_losses_that_are_no_nats_are_not_called_so(
     make_run: Callable[..., Run], kind: str, words: str

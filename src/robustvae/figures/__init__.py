@@ -38,4 +38,6 @@ def write(run: Run, folder: Path, vectors: Path) -> list[dict[str, Any]]:
             "caption": entry.caption,
             "section": entry.section,
         })  # fmt: skip
+    if vector == "none":  # DVC warns of a folder that is empty
+        (vectors / "none.txt").write_text("plots.vector: none\n", encoding="utf-8", newline="\n")
     return written

@@ -39,7 +39,8 @@ def by_group(table: pd.DataFrame) -> pd.DataFrame:
 def losses(history: pd.DataFrame, best: int | None, unit: str, title: str, note: str) -> Figure:
     """Total, reconstruction and divergence per epoch, training and validation."""
     figure = sheet(2.9, title, note)
-    for axes, term in zip(grid(figure, 3, 3, top=0.3, gap=(0.55, 0)), TERMS, strict=True):
+    panels = grid(figure, 3, 3, left=0.75, top=0.3, gap=(0.55, 0))
+    for axes, term in zip(panels, TERMS, strict=True):
         x, train, val = (history[name] for name in ("epoch", f"train_{term}", f"val_{term}"))
         axes.plot(x, train, color=BLUE, label="training")
         axes.plot(x, val, color=ORANGE, ls="--", label="validation")
