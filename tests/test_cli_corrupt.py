@@ -174,3 +174,9 @@ def test_a_place_that_cannot_be_written_to_is_one_message(
         assert (
             f"file/made/{written}: cannot be written (Not a directory)" in capsys.readouterr().err
         )
+
+
+def test_a_negative_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["corrupt", "x.npy", "--out", "made", "--seed", "-1"])
+    assert "--seed: must be an integer >= 0, got '-1'" in capsys.readouterr().err

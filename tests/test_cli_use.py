@@ -347,8 +347,10 @@ def test_mistakes_are_one_line(refused, words: list[str], message: str) -> None:
 @pytest.mark.parametrize(("words", "message"), [
     (["generate", "--n", "0"], "--n: must be an integer >= 1, got '0'"),
     (["generate", "--seed", "-1"], "--seed: must be an integer >= 0, got '-1'"),
+    (["interpolate", "test:0", "test:1", "--steps", "1"],
+     "--steps: must be an integer >= 2, got '1'"),
     (["traverse", "--dims", "a"], "--dims: must be an integer >= 0, got 'a'"),
     (["arithmetic", "--factors", "x"], "--factors: must be numbers such as 0,0.5,1 or a range"),
-], ids=["n", "seed", "dims", "factors"])  # fmt: skip
+], ids=["n", "seed", "steps", "dims", "factors"])  # fmt: skip
 def test_wrong_options_say_what_is_allowed(refused, words: list[str], message: str) -> None:
     assert message in refused(*words)

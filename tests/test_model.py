@@ -375,8 +375,8 @@ def test_description_gives_shapes_and_parameter_count(make_params):
     [
         ({}, (1, 28, 32), "model: images must be square, got 32 x 28 pixels"),
         ({"model.architecture.depth": 2}, (1, 30, 30),
-         "model.architecture.depth: conv cannot halve 30 pixels twice; use at most 1, "
-         "or an image size of at least 8 that 4 divides"),
+         "model.architecture.depth: conv cannot halve 30 pixels twice; set depth to at most 1, "
+         "or use an image size of at least 8 that 4 divides"),
     ],
 )  # fmt: skip
 def test_images_that_do_not_fit_are_refused(make_params, changes, shape, text):

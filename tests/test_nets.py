@@ -84,17 +84,17 @@ def test_a_dense_layer_stands_next_to_the_latents_where_asked_for():
     ("name", "side", "vq", "changes", "text"),
     [
         ("conv", 28, False, {"depth": 3},
-         "depth: conv cannot halve 28 pixels three times; use at most 2, "
-         "or an image size of at least 16 that 8 divides"),
+         "depth: conv cannot halve 28 pixels three times; set depth to at most 2, "
+         "or use an image size of at least 16 that 8 divides"),
         ("conv", 27, False, {},
-         "name: conv cannot halve 27 pixels once; use small or mlp, "
-         "or an image size of at least 4 that 2 divides"),
+         "name: conv cannot halve 27 pixels once; set name to small or mlp, "
+         "or use an image size of at least 4 that 2 divides"),
         ("wide", 30, False, {},
-         "name: wide cannot halve 30 pixels twice; use at most 1, "
-         "or an image size of at least 8 that 4 divides"),
+         "name: wide cannot halve 30 pixels twice; give channels at most 1 width, "
+         "or use an image size of at least 8 that 4 divides"),
         ("resnet", 28, False, {"channels": [8, 8, 8, 8]},
-         "channels: resnet cannot halve 28 pixels 4 times; use at most 2, "
-         "or an image size of at least 32 that 16 divides"),
+         "channels: resnet cannot halve 28 pixels 4 times; give channels at most 2 widths, "
+         "or use an image size of at least 32 that 16 divides"),
         ("small", 8, False, {},
          "channels: small takes 4 pixels off at each of 2 stages, which leaves nothing of 8; "
          "use fewer stages or an image size above 8"),

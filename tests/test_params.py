@@ -14,7 +14,7 @@ from robustvae import params
 from robustvae.cli import params as documents
 from robustvae.errors import UserError
 from robustvae.params import rules
-from robustvae.params.yaml12 import parse
+from robustvae.params.yaml12 import parse, read
 
 CORRUPTIONS = ", ".join(get_args(params.CorruptionName))
 MISTAKES: list[tuple[str, dict[str, Any], str]] = [
@@ -35,6 +35,14 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
         "data.name: unknown 'minst' (did you mean 'mnist'?), one of digits, mnist, fashion-mnist, kmnist, "
         "cifar10, cifar100, celeba, folder",
     ),
+    (
+        "capital letters",
+        {"data.name": "MNIST"},
+        "data.name: unknown 'MNIST' (did you mean 'mnist'?), one of digits, mnist, fashion-mnist, kmnist, "
+        "cifar10, cifar100, celeba, folder",
+    ),
+    ("capital letters in a key", {"train.Epochs": 3}, "train.Epochs: no such setting (did you mean 'epochs'?)"),
+    ("word where null is meant", {"train.grad_clip": "off"}, "train.grad_clip: unknown 'off', one of auto, a number, null"),
     (
         "unknown corruption",
         {"corruptions.names": ["fog", "strip"]},
@@ -144,6 +152,17 @@ def test_alpha_above_one_without_a_bound_warns(make_params: Callable[..., Any]) 
     )
     bounded = make_params({"loss.alpha": 2.0, "model.logvar_bound": "auto"})
     assert rules.cautions(bounded.loss, bounded.model) == []
+
+
+def test_only_params_yaml_is_looked_for_in_the_projects_folder() -> None:
+    for name, way_out in (
+        ("params.yaml", "run in the project's folder"),
+        ("recipes/mine.yaml", "name a YAML file that is there"),
+    ):
+        with pytest.raises(UserError) as caught:
+            read(f"nowhere/{name}")
+        expected = f"nowhere/{name}: cannot be read (No such file or directory); {way_out}"
+        assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize("text", ["1e-5", "1e-05", "0.00001", "1.0e-05", "1.e-5", ".1e-4"])

@@ -201,6 +201,14 @@ def test_a_batch_of_one_with_batch_norm_is_refused() -> None:
         fit({"model.architecture": net, "train.batch_size": 1})
 
 
+def test_a_single_training_image_is_not_blamed_on_the_batch_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(short, "TRAIN", TRAIN[:1])
+    with pytest.raises(UserError, match=r"^data\.limit: .* got 1; raise it, give more images"):
+        fit({"model.architecture": {"name": "conv", "channels": [4, 4]}})
+
+
 def test_dropout_noise_zeroes_whole_pixels_and_rescales_none() -> None:
     x = torch.rand(200, 3, 8, 8) + 0.1
     noise = short.settings({"train.input_noise": {"name": "dropout", "amount": 0.25}}).train

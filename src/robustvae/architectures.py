@@ -119,11 +119,15 @@ def _halved_sides(settings: "ArchitectureSettings", stages: int, side: int) -> t
     possible = _halvings(side)
     if possible < stages:
         key = "depth" if settings.depth else "channels" if settings.channels else "name"
-        fewer = f"at most {possible}" if possible else "small or mlp"
+        fewer = f"give channels at most {possible} width{'s' * (possible > 1)}"
+        if not possible:
+            fewer = "set name to small or mlp"
+        elif key == "depth":
+            fewer = f"set depth to at most {possible}"
         often = {1: "once", 2: "twice", 3: "three times"}.get(stages, f"{stages} times")
         raise ValueError(
-            f"{key}: {settings.name} cannot halve {side} pixels {often}; use {fewer}, or an image "
-            f"size of at least {2 ** (stages + 1)} that {2**stages} divides"
+            f"{key}: {settings.name} cannot halve {side} pixels {often}; {fewer}, or use an "
+            f"image size of at least {2 ** (stages + 1)} that {2**stages} divides"
         )
     return tuple(side >> i for i in range(stages + 1))
 

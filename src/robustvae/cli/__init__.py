@@ -5,6 +5,7 @@ import importlib
 import inspect
 import os
 import sys
+from functools import partial
 from typing import Any
 
 from robustvae.errors import UserError
@@ -26,6 +27,16 @@ VERBS: dict[str, tuple[str, str]] = {
     "sweep": ("sweep", "run every combination of some parameters, on many processes or machines"),
     "params": ("params", "write params.schema.json and the README's parameter table"),
 }
+
+
+def integer(least: int, text: str) -> int:
+    """An argument that is an integer, `least` or more."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be an integer >= {least}, got {text!r}")
+    return int(text)
+
+
+natural, positive = partial(integer, 0), partial(integer, 1)
 
 
 def find(name: str) -> Any:

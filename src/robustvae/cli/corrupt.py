@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from robustvae import corruptions, files
+from robustvae.cli import natural
 from robustvae.corruptions import CORRUPTIONS, FIFTEEN
 from robustvae.errors import UserError
 from robustvae.progress import track
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=["default"],
         help="one or several of 0 (clean) .. 5, or default: the one MNIST-C has (default)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random draws (default: 0)")
+    parser.add_argument("--seed", type=natural, default=0, help="of the random draws (default: 0)")
     parser.add_argument("--list", action="store_true", help="print the table of corruptions")
 
 

@@ -19,6 +19,7 @@ from robustvae import files, metrics, seeding
 from robustvae.api import VAE, Images, load
 from robustvae.api.export import FORMATS
 from robustvae.api.images import in_unit
+from robustvae.cli import integer, natural, positive
 from robustvae.errors import UserError
 from robustvae.figures import pictures, style
 from robustvae.figures.pictures import as_bytes
@@ -315,15 +316,6 @@ def write_card(vae: VAE, args: argparse.Namespace) -> None:
             temporary.write_text(vae.card(args.metrics), encoding="utf-8", newline="\n")
 
 
-def _integer(least: int, text: str) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"must be an integer >= {least}, got {text!r}")
-    return int(text)
-
-
-natural, positive = partial(_integer, 0), partial(_integer, 1)
-
-
 def _dims(text: str) -> list[int]:
     return [natural(part) for part in text.split(",")]
 
@@ -413,7 +405,7 @@ VERBS = {
         images("a", **ONE),
         images("b", **ONE),
         RESIZE,
-        option("--steps", metavar="N", type=positive, default=9, help="(9)"),
+        option("--steps", metavar="N", type=partial(integer, 2), default=9, help="at least 2 (9)"),
     ),
     "traverse": Verb(
         traverse,

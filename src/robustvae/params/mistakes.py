@@ -51,6 +51,7 @@ def _line(place: Place, items: list[Any], root: type[BaseModel]) -> str:
     literals = [w for i in items if i["type"] == "literal_error" for w in _words(i)]
     if literals and isinstance(value, str) and all(isinstance(w, str) for w in literals):
         more = [_phrase(i) for i in items if i["type"] != "literal_error"]
+        more += ["null"] if _nullable(place, root) else []
         allowed = ", ".join([*map(str, literals), *dict.fromkeys(more)])
         return f"{name}: unknown {value!r}{_nearest(value, literals)}, one of {allowed}"
     phrases = list(dict.fromkeys(_phrase(item) for item in items))
@@ -110,5 +111,6 @@ def _nullable(place: Place, root: type[BaseModel]) -> bool:
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    names = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+    return f" (did you mean {names[close[0]]!r}?)" if close else ""

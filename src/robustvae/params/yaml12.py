@@ -41,9 +41,9 @@ def read(path: str | Path = "params.yaml") -> dict[str, Any]:
     try:
         content = parse(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); run in the project's folder"
-        ) from None
+        own = Path(path).name == "params.yaml"
+        way_out = "run in the project's folder" if own else "name a YAML file that is there"
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {way_out}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

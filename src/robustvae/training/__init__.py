@@ -81,11 +81,18 @@ def fit(
 
 def _check_batches(model: Autoencoder, size: int, images: int) -> None:
     """Batch norm has nothing to average over where one image of one pixel is left."""
-    if min(size, images) == 1 and any("BatchNorm" in type(m).__name__ for m in model.modules()):
+    if min(size, images) > 1 or not any("BatchNorm" in type(m).__name__ for m in model.modules()):
+        return
+    other = "or choose an architecture without batch norm (model.architecture.name)"
+    if images == 1:
         raise UserError(
-            "train.batch_size: batch norm needs at least 2 images in a batch, "
-            f"got {size} of {images}; raise it, or choose an architecture without batch norm"
+            "data.limit: batch norm needs at least 2 training images, got 1; raise it, "
+            f"give more images, {other}"
         )
+    raise UserError(
+        f"train.batch_size: batch norm needs at least 2 images in a batch, got {size}; raise it, "
+        f"{other}"
+    )
 
 
 def write_history(path: Path, rows: list[Row]) -> None:
@@ -111,7 +118,8 @@ def warnings(loss: LossSettings, rows: list[Row]) -> list[str]:
     if "t3_effective_beta" in rows[-1]:
         found.append(
             "t3: on images nearly a Gaussian VAE with loss.beta "
-            f"{rows[-1]['t3_effective_beta']:.3g}, for loss.df below about 30; compare with that one"
+            f"{rows[-1]['t3_effective_beta']:.3g}, for loss.df below about 30; "
+            "compare with that one"
         )
     return found
 
