@@ -13,6 +13,7 @@ import torch
 from conftest import ROOT, overlay
 from pydantic import BaseModel
 from short import TRAIN, VAL, content, fit
+from sklearn.datasets import load_digits
 
 from robustvae import device, divergences, params, resume, training
 from robustvae.errors import UserError
@@ -580,3 +581,30 @@ def test_a_few_epochs_lower_the_loss(name: str) -> None:
 
 def test_overlay_of_the_tests_reads_dotted_keys() -> None:
     assert overlay({"a": {"b": 1}}, {"a.b": 2}) == {"a": {"b": 2}}
+
+
+def digits(count: int) -> np.ndarray:
+    """Digits of 8x8 enlarged to 24x24 with a black rim, uint8 [N, 1, 28, 28]."""
+    grown = np.kron(load_digits().images[:count, None] * 15.9, np.ones((3, 3)))
+    return np.pad(grown, ((0, 0), (0, 0), (2, 2), (2, 2))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("alpha", [2.0, -1.0])
+def test_the_remedies_for_an_overflow_of_alpha_train_on_digits(alpha: float) -> None:
+    base = params.read(ROOT / "params.yaml")
+    wide = {"loss.alpha": alpha, "model.logvar_bound": "auto", "train.epochs": 4, "run.threads": 1}
+
+    def totals(changes: dict[str, Any]) -> list[float]:
+        s = params.check(overlay(base, wide | changes))
+        device.setup(s.run)
+        model = Autoencoder.build(s.model, s.loss, (1, 28, 28))
+        rows = training.fit(model, digits(320), digits(64), s.train, s.run)
+        return [row["train_total"] or math.nan for row in rows]
+
+    with pytest.raises(
+        UserError, match=r"step 1, .* lower train\.lr \(to 1e-4 for conv\), or take"
+    ):
+        totals({})
+    for changes in ({"model.architecture.name": "mlp"}, {"train.lr": 1e-4}):
+        found = totals(changes)
+        assert found == sorted(found, reverse=True)
