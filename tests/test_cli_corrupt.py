@@ -1,5 +1,7 @@
 """`python -m robustvae corrupt`: arrays or folders of pictures in, the same out."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +182,9 @@ def test_a_negative_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["corrupt", "x.npy", "--out", "made", "--seed", "-1"])
     assert "--seed: must be an integer >= 0, got '-1'" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    command = f"{sys.executable} -m robustvae corrupt --list | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
