@@ -63,7 +63,7 @@ def test_a_reloaded_model_is_the_same_to_the_bit(tmp_path, make_model, family, m
 def test_config_holds_what_training_adds_and_what_the_model_knows(folder):
     model = checkpoint.load(folder)
     assert model.config["train"] == {"epochs": 3}
-    assert model.config["format"] == 1
+    assert model.config["format"] == 2
     assert model.config["shape"] == [3, 12, 12]
     assert model.config["parameters"] == model.parameters_count
     assert model.config["versions"]["torch"] == torch.__version__
@@ -101,7 +101,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
     [
         (lambda c: [1, 2], "not the settings of a robustvae model; name another folder"),
         (lambda c: {"architectures": ["Bert"]}, "not the settings of a robustvae model"),
-        (lambda c: {**c, "format": 2}, "format 2, this version reads 1"),
+        (lambda c: {**c, "format": 1}, "format 1, this version reads 2"),
         (lambda c: {k: v for k, v in c.items() if k != "loss"}, "'loss' is missing; train"),
         (lambda c: {**c, "model": {**c["model"], "depth": 3}}, "model: depth: Extra inputs"),
         (lambda c: {**c, "model": {**c["model"], "latent_dim": -1}}, "model: latent_dim: Input"),

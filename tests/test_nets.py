@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robustvae.architectures import PRESETS, geometry
-from robustvae.nets import ACTIVATIONS, NETS
+from robustvae.nets import ACTIVATIONS, NETS, Maps, Vector
 from robustvae.params import ArchitectureSettings
 
 NULL = {"channels": None, "depth": None, "max_filters": None, "hidden": None, "activation": "auto"}
@@ -78,6 +78,13 @@ def test_a_dense_layer_stands_next_to_the_latents_where_asked_for():
     assert shapes("wide", 28, 1)[0] == (2, 1024)
     assert shapes("wide", 28, 1, hidden=0)[0] == (2, 128 * 7 * 7)
     assert shapes("conv", 28, 1, hidden=50)[0] == (2, 50)
+
+
+def test_channels_last_maps_become_a_vector_and_maps_again_without_a_copy():
+    h = torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    again = Maps(3, 4)(Vector()(h))
+    assert torch.equal(again, h)
+    assert again.data_ptr() == h.data_ptr()
 
 
 @pytest.mark.parametrize(

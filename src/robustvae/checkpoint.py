@@ -16,7 +16,7 @@ from robustvae.errors import UserError
 from robustvae.model import Autoencoder
 from robustvae.params import LossSettings, ModelSettings
 
-FORMAT = 1
+FORMAT = 2  # 1: dense layers beside convolutions saw their maps in the order C, h, w
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 

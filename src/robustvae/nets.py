@@ -50,7 +50,7 @@ class Conv:
         layers += self.between(g)
         if not g.spatial:
             layers += [
-                nn.Flatten(),
+                Vector(),
                 *_dense(g, (g.widths[-1] * g.sides[-1] ** 2, *filter(None, [g.hidden]))),
             ]
         return nn.Sequential(*layers)
@@ -66,7 +66,7 @@ class Conv:
                 *_dense(g, sizes),
                 nn.Linear(sizes[-1], last * g.sides[-1] ** 2, bias=not preset.norm),
             ]
-            layers += [nn.Unflatten(1, (last, *g.sides[-1:] * 2))]
+            layers += [Maps(last, g.sides[-1])]
         layers += [*_normed(g, last), *self.between(g)]
         sides = g.sides[::-1]
         for (width_in, width), (side, wanted) in zip(
@@ -111,6 +111,26 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, W, h, w] -> [B, W, h, w]."""
         return x + self.body(x)  # type: ignore[no-any-return]
+
+
+class Vector(nn.Module):
+    """Feature maps as a vector, [B, W, h, w] -> [B, h w W]: as channels-last memory has them."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Nothing is moved where the maps are channels-last."""
+        return h.permute(0, 2, 3, 1).flatten(1)
+
+
+class Maps(nn.Module):
+    """A vector as feature maps, [B, h w W] -> [B, W, h, w], channels-last: Vector undone."""
+
+    def __init__(self, width: int, side: int) -> None:
+        super().__init__()
+        self.shape = (side, side, width)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Nothing is moved."""
+        return h.view(-1, *self.shape).permute(0, 3, 1, 2)
 
 
 class MLP:

@@ -54,7 +54,8 @@ def fit(
     target = inputs if mixture.target == "corrupted" else train
     source = Source(inputs, target, mode == "dynamic", run.seed, device)
     validation = Source(val, val, mode == "dynamic", run.seed, device)
-    trainer = Trainer(model.to(device), settings, run, source, validation, keep)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trainer = Trainer(model, settings, run, source, validation, keep)
     if note := trainer.restore():
         say(note)
     at = trainer.at
@@ -136,7 +137,8 @@ def replay(path: Path | str) -> tuple[Autoencoder, Terms, Tensor]:
         saved["shape"],
     )
     model.load_state_dict(saved["weights"])
-    model.to(saved["device"]).train()
+    model.to(saved["device"], memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train()
     say(f"step {saved['how']['step']}, epoch {saved['epoch']}: {saved['why']}")
     x, target = (saved[name].to(saved["device"]) for name in ("x", "target"))
     terms, total = losses(model, x, target, **saved["how"])

@@ -46,7 +46,8 @@ class Source:
         return (target if same else self._take(self.inputs, index, *draw)), target
 
     def _take(self, images: Tensor, index: Tensor, *draw: str | int) -> Tensor:
-        x = images.index_select(0, index.to(images.device)).to(self.device).float().div_(255)
+        x = images.index_select(0, index.to(images.device)).to(self.device)
+        x = x.to(torch.float32, memory_format=torch.channels_last).div_(255)
         if self.dynamic:  # the stream starts anew: an image that is its own target is drawn once
             x = binarize.apply(x, "dynamic", 0.5, self.stream("binarize", *draw))
         return x
