@@ -34,7 +34,8 @@ def main() -> None:
     draws, size = Draws(running.seed), settings.batch_size
     listed, sets = _sets(data, running.seed)
     seen = partial(robustness.binarized, info=data.info, seed=running.seed)
-    images = {"train": seen(data.train, "train"), "val": seen(data.val, "val")}
+    chosen = robustness.of_training(len(data.train), running.seed)
+    images = {"train": seen(data.train[chosen], "train"), "val": seen(data.val, "val")}
     images["test"] = sets["clean"]
     q = {s: bounds.posteriors(model, images[s], size) for s in SPLITS}
     losses = {s: robustness.losses(model, images[s], q[s], s, size, draws) for s in SPLITS}
@@ -44,8 +45,9 @@ def main() -> None:
         say(f"importance-weighted bound: {1000 * likelihood.cost:.1f} ms per image")
     use, latents = collapse.latents(model, images["test"], q["test"], size, draws)
 
-    labels = data.labels["train"], data.labels["test"]
-    probe = robustness.fit_probe(model, images["train"], *labels, settings, draws)
+    features = robustness.features(model, images["train"], q["train"], size)
+    labels = data.labels["train"][chosen], data.labels["test"]
+    probe = robustness.fit_probe(features, *labels, settings)
     mean_image = np.asarray(data.train.mean(axis=0) / 255, dtype=np.float32)
     known = robustness.Known(q["test"], data.labels["test"], mean_image, probe, draws)
     values, means = robustness.measure(model, sets, known, settings)

@@ -597,7 +597,5 @@ PARITY = np.arange(32) % 2
     ids=["no labels", "attributes", "no test labels", "other classes"],
 )
 def test_the_probe_needs_labels(labels: np.ndarray, asked: np.ndarray, words: str) -> None:
-    model = checkpoint.load(tiny.model("gaussian"))
-    images = np.load(tiny.data("gaussian") / "train.npy")
-    found = robustness.fit_probe(model, images, labels, asked, SETTINGS, Draws(0))
+    found = robustness.fit_probe(np.zeros((32, 2)), labels, asked, SETTINGS)
     assert words in found

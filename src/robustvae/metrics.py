@@ -16,28 +16,10 @@ from torch import Tensor
 from robustvae.distributions import DiagNormal, Diagonal, wide
 
 Values = NDArray[np.float64]  # [N], one per image
+Compare = Callable[[Tensor, Tensor], Tensor]  # images [B, C, H, W], twice -> [B]
 Summary = tuple[float, float]  # value, standard error; NaN where there is none
 PROBE_ITERATIONS = 1000
 FEW = 100  # images: of fewer, resamples that all agree are no proof of certainty
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A batch of clean images x, their corrupted versions y, and what a model makes of both.
-
-    The baselines fill only the images.
-    """
-
-    x: Tensor  # [B, C, H, W]
-    y: Tensor
-    x_hat: Tensor  # deterministic reconstruction of x
-    y_hat: Tensor  # and of y
-    q_x: Diagonal | None = None  # None: vq
-    q_y: Diagonal | None = None
-    spread: Tensor | None = None  # [Z], variance of mu(x) over the test set; 0: inactive
-    noise: Tensor | None = None  # [K, B, Z], draws of q's family at location 0 and scale 1
-    neg_elbo: Callable[[], Tensor] | None = None  # of y
-    correct: Callable[[], Tensor] | None = None  # 1 where the probe names y's class
 
 
 def mse(a: Tensor, b: Tensor) -> Tensor:
@@ -74,6 +56,27 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     return value.flatten(1).mean(1, dtype=wide(a.device))
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A batch of clean images x, their corrupted versions y, and what a model makes of both.
+
+    The baselines fill only the images.
+    """
+
+    x: Tensor  # [B, C, H, W]
+    y: Tensor
+    x_hat: Tensor  # deterministic reconstruction of x
+    y_hat: Tensor  # and of y
+    q_x: Diagonal | None = None  # None: vq
+    q_y: Diagonal | None = None
+    spread: Tensor | None = None  # [Z], variance of mu(x) over the test set; 0: inactive
+    noise: Tensor | None = None  # [K, B, Z], draws of q's family at location 0 and scale 1
+    neg_elbo: Callable[[], Tensor] | None = None  # of y
+    correct: Callable[[], Tensor] | None = None  # 1 where the probe names y's class
+    squared: Compare = mse
+    similar: Compare = ssim
+
+
 def drift(mu_x: Tensor, mu_y: Tensor, spread: Tensor) -> Tensor:
     """Root mean square over active dimensions of (mu(y) - mu(x)) / sd of mu(x), [B]."""
     active = spread > 0
@@ -97,12 +100,6 @@ def symmetric_kl(q: Diagonal, r: Diagonal, noise: Tensor | None = None) -> Tenso
     return (q.log_prob(z) - r.log_prob(z) + r.log_prob(w) - q.log_prob(w)).mean(0)
 
 
-def _ssim(pair: Pair) -> dict[str, Tensor]:
-    identity = ssim(pair.y, pair.x)
-    denoised = identity if pair.y_hat is pair.y else ssim(pair.y_hat, pair.x)
-    return {"ssim_id": identity, "ssim_den": denoised}
-
-
 def _drift(pair: Pair) -> dict[str, Tensor]:
     if pair.q_x is None or pair.q_y is None or pair.spread is None or not pair.spread.any():
         return {}
@@ -116,10 +113,10 @@ def _skl(pair: Pair) -> dict[str, Tensor]:
 
 
 METRICS: dict[str, Callable[[Pair], dict[str, Tensor]]] = {
-    "e_den": lambda p: {"e_id": mse(p.y, p.x), "e_den": mse(p.y_hat, p.x)},
-    "e_self": lambda p: {"e_self": mse(p.y_hat, p.y)},
-    "e_stab": lambda p: {"e_stab": mse(p.y_hat, p.x_hat)},
-    "ssim_den": _ssim,
+    "e_den": lambda p: {"e_id": p.squared(p.y, p.x), "e_den": p.squared(p.y_hat, p.x)},
+    "e_self": lambda p: {"e_self": p.squared(p.y_hat, p.y)},
+    "e_stab": lambda p: {"e_stab": p.squared(p.y_hat, p.x_hat)},
+    "ssim_den": lambda p: {"ssim_id": p.similar(p.y, p.x), "ssim_den": p.similar(p.y_hat, p.x)},
     "delta_elbo": lambda p: {} if p.neg_elbo is None else {"neg_elbo": p.neg_elbo()},
     "drift": _drift,
     "skl": _skl,

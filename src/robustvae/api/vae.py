@@ -19,7 +19,7 @@ from robustvae.distributions import Diagonal, DiagStudentT
 from robustvae.errors import UserError
 from robustvae.latents import VQ, perplexity
 from robustvae.progress import track
-from robustvae.robustness import bounds
+from robustvae.robustness import batches, bounds
 
 Floats = NDArray[np.float32]
 PROBES = 512  # generated images that show which latent dimensions the decoder uses
@@ -207,13 +207,15 @@ class VAE:
         self, source: Source, function: Callable[[Tensor], Tensor], label: str
     ) -> NDArray[Any]:
         pixels = self.images(source).pixels
-        batches = self._batches(len(pixels), label)
-        parts = [function(bounds.pixels(self.model, pixels, where)).cpu() for where in batches]
+        parts = [
+            function(batches.pixels(self.model, pixels, where)).cpu()
+            for where in self._batches(len(pixels), label)
+        ]
         return torch.cat(parts).numpy()
 
     def _batches(self, count: int, label: str) -> Iterable[slice]:
-        slices = bounds.slices(count, self.batch_size)
-        return slices if len(slices) == 1 else track(slices, label, unit="batch")
+        parts = batches.slices(count, self.batch_size)
+        return parts if len(parts) == 1 else track(parts, label, unit="batch")
 
 
 def _along(values: ArrayLike, z: Floats) -> Floats:

@@ -25,7 +25,8 @@ from robustvae.figures import pictures, style
 from robustvae.figures.pictures import as_bytes
 from robustvae.prepared import load as load_prepared
 from robustvae.progress import track
-from robustvae.robustness.bounds import no_elbo, slices
+from robustvae.robustness.batches import slices
+from robustvae.robustness.bounds import no_elbo
 
 SHOWN = 16  # images on a sheet, at most
 DPI = 120

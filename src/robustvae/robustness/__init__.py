@@ -1,9 +1,10 @@
 """What a model makes of clean and corrupted images: losses, probe, and every metric per image."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,13 +18,16 @@ from robustvae.divergences import Objective
 from robustvae.metrics import METRICS, Pair, Probe
 from robustvae.model import Autoencoder
 from robustvae.params import EvaluateSettings
-from robustvae.progress import track
 from robustvae.robustness import bounds, collapse, table
-from robustvae.robustness.bounds import Draws, Report, batches, pixels, shifted, slices
+from robustvae.robustness.batches import each, pixels, slices
+from robustvae.robustness.bounds import Draws, Report, select, shifted
 from robustvae.robustness.table import Columns
 
+K = TypeVar("K")
+Place = tuple[str, str, str]  # set, method, quantity
+
 PIXEL_METRICS = {"e_den", "e_self", "e_stab", "ssim_den"}  # what the baselines have too
-PROBE_IMAGES = 10_000
+TRAIN_IMAGES = 10_000  # at most, for the training images' losses and for the probe
 POOLED = 4  # side to which the probe pools codewords (vq)
 SKL_PAIRS = 4  # mirrored pairs of draws for the symmetric KL of Student-t posteriors
 
@@ -45,7 +49,12 @@ def binarized(
     return result
 
 
-@torch.inference_mode()
+def of_training(count: int, seed: int) -> NDArray[np.int64]:
+    """Which of `count` training images are evaluated: all, or 10,000 of them."""
+    order = seeding.numpy_rng(seed, "evaluate", "probe").permutation(count)
+    return np.sort(order[:TRAIN_IMAGES])
+
+
 def losses(
     model: Autoencoder,
     images: NDArray[np.uint8],
@@ -55,21 +64,23 @@ def losses(
     draws: Draws,
 ) -> Report:
     """Terms of the training loss on one split, one draw per image, and mse of reconstructions."""
-    parts: dict[str, list[Tensor]] = {"recon": [], "divergence": [], "mse": []}
     noise = None if q is None else draws.standard(q, "losses", name)
-    known = batches(model, images, q, noise, size)
-    total = len(slices(len(images), size))
-    for _, x, part, draw in track(known, f"losses, {name}", total, "batch"):
-        if part is None or draw is None:
+
+    def terms(where: slice) -> Tensor:
+        x = pixels(model, images, where)
+        if q is None or noise is None:
             recon, divergence, x_hat, _ = model.terms(x)
         else:
-            z = shifted(part, draw)
+            part = select(q, where)
+            z = shifted(part, noise[where])
             recon = model.likelihood.distortion(x, model.decode(z), z)
             divergence, _ = model.divergence.evaluate(part, model.prior())
             x_hat = model.likelihood.mean(model.decode(part.mean))
-        for key, value in zip(parts, (recon, divergence, metrics.mse(x_hat, x)), strict=True):
-            parts[key].append(value.cpu().double())
-    return _summed_up(model, *(torch.cat(values) for values in parts.values()))
+        found = (recon, divergence, metrics.mse(x_hat, x))
+        return torch.stack([values.cpu().double() for values in found])
+
+    parts = each(terms, len(images), size, f"losses, {name}")
+    return _summed_up(model, *torch.cat(parts, 1))
 
 
 def _summed_up(model: Autoencoder, recon: Tensor, divergence: Tensor, mse: Tensor) -> Report:
@@ -83,7 +94,7 @@ def _summed_up(model: Autoencoder, recon: Tensor, divergence: Tensor, mse: Tenso
     total = Objective(settings.beta, fixed)(recon, divergence, step=0)
     report.put("total", total.reshape(1).numpy(), reason if settings.beta else None)
     report.put("mse", mse.numpy())
-    report.facts["divergence_infinite_fraction"] = infinite
+    report.facts |= {"divergence_infinite_fraction": infinite, "images": len(recon)}
     return report
 
 
@@ -106,39 +117,38 @@ def see(model: Autoencoder, x: Tensor) -> Seen:
     return Seen(q, model.likelihood.mean(model.decode(q.mean)), q.mean)
 
 
-@torch.inference_mode()
+def features(
+    model: Autoencoder, images: NDArray[np.uint8], q: Diagonal | None, size: int
+) -> NDArray[np.float64]:
+    """What the probe sees of images with posteriors q (None: vq), [N, F]."""
+    if q is not None:
+        return q.mean.cpu().double().numpy()
+    parts = each(lambda w: see(model, pixels(model, images, w)).features.cpu(), len(images), size)
+    return torch.cat(parts).double().numpy()
+
+
 def fit_probe(
-    model: Autoencoder,
-    images: NDArray[np.uint8],
+    features: NDArray[np.float64],
     labels: NDArray[np.int64],
     asked: NDArray[np.int64],
     settings: EvaluateSettings,
-    draws: Draws,
 ) -> Probe | str:
-    """Fitted to at most 10,000 clean training images; or why there is none.
-
-    `asked` are the labels of the test images.
-    """
+    """Fitted to training images, or why there is none; `asked`: the labels of the test images."""
     if "probe" not in settings.metrics:
         return "evaluate.metrics leaves probe out"
     if labels.ndim > 1:
         return "the images have attributes, not one class each"
-    chosen = seeding.numpy_rng(draws.seed, "evaluate", "probe").permutation(len(images))
-    chosen = np.sort(chosen[:PROBE_IMAGES])
-    classes = np.unique(labels[chosen])
+    classes = np.unique(labels)
     if classes[0] < 0 or len(classes) < 2:
         return "the images are not labelled with two classes or more"
     if asked.min() < 0:
         return "not every test image is labelled"
     if strange := np.setdiff1d(asked, classes).tolist():
         return f"test images have classes that training images lack: {str(strange)[1:-1]}"
-    subset = images[chosen]
-    batches = slices(len(subset), settings.batch_size)
-    features = [see(model, pixels(model, subset, where)).features.cpu() for where in batches]
-    return Probe(torch.cat(features).double().numpy(), labels[chosen])
+    return Probe(features, labels)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Known:
     """What is known before any corrupted image is seen."""
 
@@ -147,27 +157,20 @@ class Known:
     mean_image: NDArray[np.float32]  # [C, H, W], of the training images
     probe: Probe | str  # or why there is none
     draws: Draws
+    spread: Tensor | None = None  # variance of each latent's mean over the clean test images
+    noise: Tensor | None = None  # [N, Z], what an image and its corruptions share for the ELBO
+    mirrored: Tensor | None = None  # [K, N, Z], draws in pairs for the symmetric KL of Student-t
 
-    @cached_property
-    def spread(self) -> Tensor | None:
-        """Variance of each latent's mean over the clean test images."""
-        return None if self.q is None else collapse.spread(self.q)
-
-    @cached_property
-    def noise(self) -> Tensor | None:
-        """What an image and its corruptions have in common for the ELBO, [N, Z]."""
-        return None if self.q is None else self.draws.standard(self.q, "score")
-
-    @cached_property
-    def mirrored(self) -> Tensor | None:
-        """Draws in pairs for the symmetric KL, [K, N, Z]; normals need none."""
-        if not isinstance(self.q, DiagStudentT):
-            return None
-        one_side = torch.stack([self.draws.standard(self.q, "skl", k) for k in range(SKL_PAIRS)])
-        return torch.cat([one_side, -one_side])
+    def __post_init__(self) -> None:
+        if self.q is not None:
+            self.spread = collapse.spread(self.q)
+            self.noise = self.draws.standard(self.q, "score")
+        if isinstance(self.q, DiagStudentT):
+            pairs = [self.draws.standard(self.q, "skl", k) for k in range(SKL_PAIRS)]
+            one_side = torch.stack(pairs)
+            self.mirrored = torch.cat([one_side, -one_side])
 
 
-@torch.inference_mode()
 def measure(
     model: Autoencoder,
     sets: dict[str, NDArray[np.uint8]],
@@ -180,24 +183,43 @@ def measure(
     corruptions meet the same latent noise: a difference between them is theirs.
     """
     clean = next(iter(sets.values()))
-    parts: dict[tuple[str, str], dict[str, list[Tensor]]] = {}
-    means: dict[str, list[Tensor]] = {}
-    for where in track(slices(len(clean), settings.batch_size), "robustness", unit="batch"):
+
+    def work(where: slice) -> tuple[dict[Place, Tensor], dict[str, Tensor]]:
+        found: dict[Place, Tensor] = {}
+        means: dict[str, Tensor] = {}
         x = pixels(model, clean, where)
-        seen_x = see(model, x)
+        seen_x, mean_image = see(model, x), torch.from_numpy(known.mean_image).to(x).expand_as(x)
+        # The baselines and the sets of a batch ask for many of the same comparisons.
+        of = partial(
+            Pair, squared=functools.cache(metrics.mse), similar=functools.cache(metrics.ssim)
+        )
         for name, images in sets.items():
             y = x if images is clean else pixels(model, images, where)
             seen_y = seen_x if images is clean else see(model, y)
-            for method, pair in _pairs(model, known, x, y, seen_x, seen_y, where):
-                columns = parts.setdefault((name, method), {})
+            pair = of(x, y, seen_x.x_hat, seen_y.x_hat)
+            pairs = {
+                "model": _scored(model, known, pair, seen_x, seen_y, where),
+                "identity": of(x, y, x, y),
+                "mean_image": of(x, y, mean_image, mean_image),
+            }
+            for method, pair in pairs.items():
                 for metric in settings.metrics:
                     if method == "model" or metric in PIXEL_METRICS:
                         for quantity, values in METRICS[metric](pair).items():
-                            columns.setdefault(quantity, []).append(values.cpu().double())
+                            found[name, method, quantity] = values.cpu().double()
             if seen_y.q is not None:
-                means.setdefault(name, []).append(seen_y.q.mean.float().cpu())
-    done = {k: {n: torch.cat(v).numpy() for n, v in c.items()} for k, c in parts.items()}
-    return done, {name: torch.cat(v).numpy() for name, v in means.items()}
+                means[name] = seen_y.q.mean.float().cpu()
+        return found, means
+
+    parts, means = zip(*each(work, len(clean), settings.batch_size, "robustness"), strict=True)
+    columns: Columns = {}
+    for (name, method, quantity), values in _joined(parts).items():
+        columns.setdefault((name, method), {})[quantity] = values
+    return columns, _joined(means)
+
+
+def _joined(parts: Sequence[dict[K, Tensor]]) -> dict[K, NDArray[Any]]:
+    return {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
 
 
 def gaps(
@@ -227,21 +249,20 @@ def _answers(probe: Probe, features: Tensor, labels: NDArray[np.int64]) -> Tenso
     return torch.from_numpy(probe.correct(features.cpu().double().numpy(), labels))
 
 
-def _pairs(
-    model: Autoencoder, known: Known, x: Tensor, y: Tensor, seen_x: Seen, seen_y: Seen, where: slice
-) -> Iterator[tuple[str, Pair]]:
-    """Clean and corrupted batch -> a Pair for the model and one for each baseline."""
+def _scored(
+    model: Autoencoder, known: Known, pair: Pair, seen_x: Seen, seen_y: Seen, where: slice
+) -> Pair:
+    """The pair with all that only a model has."""
     noise = None if known.noise is None else known.noise[where]
-    mirrored = None if known.mirrored is None else known.mirrored[:, where]
-
-    neg_elbo = partial(bounds.score, model, y, seen_y.q, noise)
     correct = None
     if isinstance(known.probe, Probe):
         correct = partial(_answers, known.probe, seen_y.features, known.labels[where])
-    yield "model", Pair(
-        x, y, seen_x.x_hat, seen_y.x_hat, seen_x.q, seen_y.q, known.spread, mirrored,
-        neg_elbo=neg_elbo, correct=correct,
-    )  # fmt: skip
-    yield "identity", Pair(x, y, x, y)
-    mean_image = torch.from_numpy(known.mean_image).to(x).expand_as(x)
-    yield "mean_image", Pair(x, y, mean_image, mean_image)
+    return replace(
+        pair,
+        q_x=seen_x.q,
+        q_y=seen_y.q,
+        spread=known.spread,
+        noise=None if known.mirrored is None else known.mirrored[:, where],
+        neg_elbo=partial(bounds.score, model, pair.y, seen_y.q, noise),
+        correct=correct,
+    )

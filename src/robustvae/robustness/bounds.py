@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +19,8 @@ from robustvae.metrics import Summary, Values
 from robustvae.model import Autoencoder
 from robustvae.params import EvaluateSettings
 from robustvae.progress import track
+from robustvae.robustness.batches import Images, each, pixels
 
-Images = NDArray[np.uint8] | NDArray[np.float32]  # [N, C, H, W]; float: already on [0, 1]
 FEW_DRAWS = 2  # an effective sample size below this leaves the importance-weighted bound very loose
 IMPROPER = "the cross-entropy of grey pixels is no normalised likelihood"
 HEAVY_DF = 4  # up to this df, log-weights that grow like |z|^2 have no variance
@@ -41,18 +40,6 @@ class Draws:
             return dataclasses.replace(q, mu=zeros, logvar=zeros).rsample().to(q.mu)
 
 
-def slices(count: int, size: int) -> list[slice]:
-    """Consecutive batches."""
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def pixels(model: Autoencoder, images: Images, where: slice) -> Tensor:
-    """A batch as float32 on [0, 1], on the model's device."""
-    batch = torch.from_numpy(np.array(images[where]))  # a copy: files are mapped read-only
-    batch = batch.to(next(model.parameters()).device)
-    return batch.float() / 255 if batch.dtype == torch.uint8 else batch
-
-
 def select(q: Diagonal, where: slice) -> Diagonal:
     """The posteriors of a batch."""
     return dataclasses.replace(q, mu=q.mu[where], logvar=q.logvar[where])
@@ -63,21 +50,12 @@ def shifted(q: Diagonal, draw: Tensor) -> Tensor:
     return q.mu + (0.5 * q.logvar).exp() * draw
 
 
-def batches(
-    model: Autoencoder, images: Images, q: Diagonal | None, noise: Tensor | None, size: int
-) -> Iterator[tuple[slice, Tensor, Diagonal | None, Tensor | None]]:
-    """Place, pixels, posteriors and noise of each batch; None for vq."""
-    for where in slices(len(images), size):
-        part, draw = (q, noise) if q is None or noise is None else (select(q, where), noise[where])
-        yield where, pixels(model, images, where), part, draw
-
-
 @torch.inference_mode()
 def posteriors(model: Autoencoder, images: Images, size: int) -> Diagonal | None:
     """Posteriors of all images, parameters [N, Z]; None for vq."""
     if model.family == "vq":
         return None
-    parts = [model.posterior(pixels(model, images, w)) for w in slices(len(images), size)]
+    parts = each(lambda where: model.posterior(pixels(model, images, where)), len(images), size)
     mu, logvar = (torch.cat([getattr(q, name) for q in parts]) for name in ("mu", "logvar"))
     return dataclasses.replace(parts[0], mu=mu, logvar=logvar)
 
@@ -111,7 +89,6 @@ def score(model: Autoencoder, x: Tensor, q: Diagonal | None, draw: Tensor | None
     return rate - fit
 
 
-@torch.inference_mode()
 def mean_elbo(
     model: Autoencoder, images: Images, q: Diagonal | None, samples: int, size: int, draws: Draws
 ) -> tuple[Values, Values]:
@@ -120,8 +97,13 @@ def mean_elbo(
     count = 1 if q is None else samples
     for k in track(range(count), "ELBO", unit="draw"):
         noise = None if q is None else draws.standard(q, "elbo", k)
-        for where, x, part, draw in batches(model, images, q, noise, size):
-            total[:, where] += torch.stack(elbo(model, x, part, draw)).cpu().numpy()
+
+        def terms(where: slice, noise: Tensor | None = noise) -> Tensor:
+            known = None if q is None else select(q, where)
+            draw = None if noise is None else noise[where]
+            return torch.stack(elbo(model, pixels(model, images, where), known, draw)).cpu()
+
+        total += torch.cat(each(terms, len(images), size), 1).numpy()
     return total[0] / count, total[1] / count
 
 
@@ -134,23 +116,27 @@ class Weighted:
     effective: Values  # effective number of draws, 1 .. K
 
 
-@torch.inference_mode()
 def importance_weighted(
     model: Autoencoder, images: Images, q: Diagonal, samples: int, size: int, draws: Draws
 ) -> Weighted:
     r""":math:`\log \frac1K \sum_k w_k`, w = p(x|z) p(z) / q(z|x), running logsumexp over draws."""
-    laws = model.prior(None), model.generating_prior()
+    laws = [model.prior(None)]
+    if model.loss_settings.kind == "t3":
+        laws.append(model.generating_prior())
     first, second, other = (np.full(len(images), -np.inf) for _ in range(3))
     for k in track(range(samples), f"importance-weighted bound, K = {samples}", unit="draw"):
         noise = draws.standard(q, "weighted", k)
-        for where in slices(len(images), size):
+
+        def weights(where: slice, noise: Tensor = noise) -> Tensor:
             part, x = select(q, where), pixels(model, images, where)
             z = shifted(part, noise[where])
             fit = model.likelihood.log_prob(x, model.decode(z), z) - part.log_prob(z)
-            weight, changed = ((fit + law.log_prob(z)).cpu().double().numpy() for law in laws)
-            first[where] = np.logaddexp(first[where], weight)
-            second[where] = np.logaddexp(second[where], 2 * weight)
-            other[where] = np.logaddexp(other[where], changed)
+            return torch.stack([fit + law.log_prob(z) for law in laws]).cpu()
+
+        found = torch.cat(each(weights, len(images), size), 1).double().numpy()
+        first = np.logaddexp(first, found[0])
+        second = np.logaddexp(second, 2 * found[0])
+        other = np.logaddexp(other, found[-1])
     count = math.log(samples)
     return Weighted(first - count, other - count, np.exp(2 * first - second))
 

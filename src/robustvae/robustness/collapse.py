@@ -14,7 +14,8 @@ from robustvae.distributions import DiagNormal, Diagonal, wide
 from robustvae.divergences import kl
 from robustvae.latents import perplexity
 from robustvae.model import Autoencoder
-from robustvae.robustness.bounds import Draws, pixels, select, shifted, slices
+from robustvae.robustness.batches import each, pixels
+from robustvae.robustness.bounds import Draws, select, shifted
 
 ACTIVE = 0.01  # a dimension is active where the variance of its posterior mean exceeds this
 PAIRS = 1000  # images the aggregate posterior is estimated from
@@ -100,11 +101,9 @@ def latents(
 ) -> tuple[Collapse, dict[str, NDArray[Any]]]:
     """How the test images use the latents, and the arrays that figures of them need."""
     if q is None:
-        counts = np.zeros(model.settings.latent.codes, dtype=np.int64)
-        with torch.inference_mode():
-            for where in slices(len(images), size):
-                used = model.codes(pixels(model, images, where)).flatten().cpu().numpy()
-                counts += np.bincount(used, minlength=len(counts))
+        used = each(lambda w: model.codes(pixels(model, images, w)).cpu(), len(images), size)
+        every = torch.cat(used).flatten().numpy()
+        counts = np.bincount(every, minlength=model.settings.latent.codes)
         return codes(counts), {"code_counts": counts}
     q, p = (_on_cpu(law) for law in (q, model.generating_prior()))
     arrays = {
