@@ -20,13 +20,17 @@ from stages import CORRUPTED, MODELS, PREPARED, REPORTS, run
 
 SHORT = ("elbo", "bits_per_dim")  # of the likelihood, with the bound: what metrics.json has
 KEPT = ("neg_elbo", "e_den", "ssim_den")  # quantities whose values per image are kept
+HEADLINE = ("e_den", "skill", "auroc", "worst", "active_units", "perplexity")
 SAID = ("e_den", "skill", "ssim_den", "clean_e_den", "worst", "worst_e_den", "skill_below_0")
 CLEAN = {"name": "clean", "corruption": "clean", "group": "clean", "severity": 0, "default": True}
 HALF = float(np.finfo(np.float16).max)
 
 
 def main() -> None:
-    """Write {metrics,evaluation}.json, {losses,robustness}.csv, {latents,scores}.npz."""
+    """Write {metrics,evaluation}.json, {losses,robustness}.csv, {latents,scores}.npz.
+
+    And the lines of the table that `dvc metrics show` prints, each a file.
+    """
     settings = params.load().evaluate
     data, model = prepared.load(PREPARED), checkpoint.load(MODELS)
     running = RunSettings.model_validate(model.config["run"])
@@ -66,6 +70,8 @@ def main() -> None:
     proper = model.likelihood.proper(binary)
     evaluation["score"] = "negative ELBO" if proper else "cross-entropy + KL"
     files.write_json(REPORTS / "metrics.json", _plain(metrics))
+    for name, row in _rows(metrics).items():
+        files.write_json(REPORTS / f"{name}.json", _plain(row))
     files.write_json(REPORTS / "evaluation.json", _plain(evaluation))
     _csv(pd.DataFrame([{"split": s, **metrics[s]} for s in SPLITS]), "losses")
     _csv(rows, "robustness")
@@ -95,7 +101,7 @@ def _sets(data: Prepared, seed: int) -> tuple[list[dict[str, Any]], dict[str, np
 def _evaluation(
     reports: dict[str, Report], use: Collapse, rows: pd.DataFrame, reasons: dict[str, str]
 ) -> dict[str, Any]:
-    """All that metrics.json, one wide row in `dvc metrics show`, has no room for."""
+    """All that metrics.json has no room for."""
     warnings = [use.verdict] if use.collapsed else []
     warnings += [text for report in reports.values() for text in report.warnings]
     gone = {place: report.reasons for place, report in reports.items()} | {"collapse": use.reasons}
@@ -110,6 +116,14 @@ def _evaluation(
         "aggregates": table.aggregate(rows),
         "reasons": reasons,
     }
+
+
+def _rows(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Train, val and test with columns in common, and the headline: not too wide for a screen."""
+    bounds = {name: v for name, v in metrics["likelihood"].items() if name != "bits_per_dim"}
+    headline = {name: v for name, v in metrics["robustness"].items() if name in HEADLINE}
+    splits = {name: metrics[name] for name in SPLITS}
+    return splits | {"test": metrics["test"] | bounds, "robustness": headline}
 
 
 def _half(means: np.ndarray) -> np.ndarray:

@@ -122,7 +122,7 @@ def read(names: Sequence[str], notes: list[str]) -> list[Run]:
 
 def _read(name: str, commit: str) -> Run:
     content = yaml12.parse(git("show", f"{commit}:params.yaml"))
-    metrics = json.loads(git("show", f"{commit}:reports/metrics.json"))
+    metrics = json.loads(_content(commit, "reports/metrics.json"))
     bounds = metrics.setdefault("likelihood", {})  # the importance-weighted one is the tighter
     known = [bounds[key] for key in bounds if key.startswith("iwae_") or key == "elbo"]
     best = [value for value in known if value is not None]
