@@ -22,6 +22,7 @@ LAYERS = [
         "downloads",
         "binarize",
         "distributions",
+        "convolutions",
         "corruptions",
         "metrics",
         "quantiles",
@@ -32,6 +33,7 @@ LAYERS = [
     {
         "checkpoint",
         "training",
+        "trial",
         "resume",
         "bounds",
         "robustness",

@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from robustvae.architectures import Geometry
+from robustvae.convolutions import Conv2d, ConvTranspose2d
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -37,7 +38,7 @@ class Conv:
         preset, layers = g.preset, list[nn.Module]()
         for width_in, width in pairwise((channels, *g.widths)):
             layers += [
-                nn.Conv2d(
+                Conv2d(
                     width_in,
                     width,
                     preset.kernel,
@@ -59,7 +60,7 @@ class Conv:
         """As Net.decoder."""
         preset, last, layers = g.preset, g.widths[-1], list[nn.Module]()
         if g.spatial:
-            layers += [nn.Conv2d(latent_dim, last, 3, padding=1, bias=not preset.norm)]
+            layers += [Conv2d(latent_dim, last, 3, padding=1, bias=not preset.norm)]
         else:
             sizes = (latent_dim, *filter(None, [g.hidden]))
             layers += [
@@ -75,7 +76,7 @@ class Conv:
             given = (side - 1) * preset.stride - 2 * preset.padding + preset.kernel
             final = wanted == sides[-1]
             layers += [
-                nn.ConvTranspose2d(
+                ConvTranspose2d(
                     width_in, width, preset.kernel, preset.stride, preset.padding,
                     output_padding=wanted - given, bias=final or not preset.norm,
                 ),
@@ -95,7 +96,7 @@ class ResNet(Conv):
         """As Conv.between."""
         width = g.widths[-1]
         blocks = [Residual(width, g.activation) for _ in range(2)]
-        return [nn.Conv2d(width, width, 3, padding=1), *blocks, ACTIVATIONS[g.activation]()]
+        return [Conv2d(width, width, 3, padding=1), *blocks, ACTIVATIONS[g.activation]()]
 
 
 class Residual(nn.Module):
@@ -105,7 +106,7 @@ class Residual(nn.Module):
         super().__init__()
         act, inner = ACTIVATIONS[activation], max(1, width // 4)
         self.body = nn.Sequential(
-            act(), nn.Conv2d(width, inner, 3, padding=1), act(), nn.Conv2d(inner, width, 1)
+            act(), Conv2d(width, inner, 3, padding=1), act(), Conv2d(inner, width, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
