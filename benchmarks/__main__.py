@@ -31,6 +31,11 @@ def measure(quick: bool) -> dict[str, Any]:
     found["corruptions"] = corruptions.measure(*((1, 5) if quick else (5, 50)))
     say("training")
     found["training"] = {name: training.speed(name, rounds, share) for name in MEASURED}
+    found["spent"] = {
+        f"{name}, {precision}": training.spent(name, precision)
+        for name in MEASURED
+        for precision in ("fp32", "bf16")
+    }
     say("evaluation")
     count = 200 if quick else 2000
     found["evaluation"] = {name: evaluation.speed(name, count) for name in MEASURED}
@@ -53,6 +58,9 @@ def lines(found: dict[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
             ratio, share = f"{row['ratio']:.2f}", f"{row['of_product_rate']:.0%}"
             usual = f"conventional, {loop}" if loop in training.CONVENTIONAL else loop
             yield f"train {net}", usual, f"{row['images_per_s']:,.0f} images/s", ratio, share
+    for what, shares in found["spent"].items():
+        for kind, share in shares.items():
+            yield f"time, {what}", kind, "", "", f"{share:.0%}"
     for net, row in found["evaluation"].items():
         for name, value in row.items():
             what = name.removesuffix("_images_per_s")
@@ -79,7 +87,8 @@ def main() -> None:
     for what, which, value, ratio, share in lines(found):
         print(f"{what:17} {which:24} {value:>18} {ratio:>7} {share:>6}")
     print("ratio: to the better conventional loop, or to a loop over images; share: of the speed")
-    print("of a large matrix product in that precision. Written to reports/bench.json")
+    print("of a large matrix product in that precision, or of the time of training on one thread.")
+    print("Written to reports/bench.json")
 
 
 if __name__ == "__main__":

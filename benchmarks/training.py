@@ -8,6 +8,7 @@ Images are generated.
 import contextlib
 import functools
 import io
+import re
 import resource
 import statistics
 import time
@@ -22,16 +23,27 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from robustvae import params, training, vision
+from robustvae.convolutions import Conv2d, ConvTranspose2d
 from robustvae.device import setup
 from robustvae.model import Autoencoder
+from robustvae.nets import Maps, Vector
 from robustvae.params import Params
 
 ROOT = Path(__file__).resolve().parent.parent
 CONVENTIONAL = {"0 workers": 0, "2 workers": 2}
+KINDS = {  # of operations, by what is in their names
+    r"convolution|aten::(add|b|)mm|col2im": "products",
+    "batch_norm": "batch norm",
+    "silu|clamp_min|threshold|tanh|sigmoid|softplus": "activations",
+    "adam": "optimiser",
+    "copy|contiguous|clone|fill|zero": "copies",
+}
 
 
 @dataclass(frozen=True)
@@ -66,20 +78,34 @@ def generated(count: int, shape: tuple[int, int, int]) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
-def build(net: Net, channels_last: bool = False) -> Autoencoder:
+def build(net: Net) -> Autoencoder:
     """A fresh model, the same each time."""
     chosen = settings(net)
     setup(chosen.run)
-    model = Autoencoder.build(chosen.model, chosen.loss, net.shape)
-    return model.to(memory_format=torch.channels_last) if channels_last else model
+    return Autoencoder.build(chosen.model, chosen.loss, net.shape)
 
 
-def project(net: Net, images: np.ndarray, precision: str, channels_last: bool) -> float:
-    """Seconds of an epoch of robustvae.training.fit."""
-    chosen, model = settings(net, precision), build(net, channels_last)
+def of_torch(model: Autoencoder) -> Autoencoder:
+    """The same net as a usual script has it: of torch's own layers."""
+    for part in (model.encoder, model.decoder):
+        for i, layer in enumerate(part):
+            if isinstance(layer, Vector):
+                part[i] = nn.Flatten()
+            elif isinstance(layer, Maps):
+                side, _, width = layer.shape
+                part[i] = nn.Unflatten(1, (width, side, side))
+            elif isinstance(layer, Conv2d | ConvTranspose2d):
+                layer.__class__ = type(layer).__base__
+    return model
+
+
+def project(net: Net, images: np.ndarray, precision: str, **run: int) -> float:
+    """Seconds of an epoch of robustvae.training.fit; `run` changes settings of that section."""
+    chosen, model = settings(net, precision), build(net)
     with contextlib.redirect_stdout(io.StringIO()):
         start = time.perf_counter()
-        training.fit(model, images, images[:2], chosen.train, chosen.run)
+        changed = chosen.run.model_copy(update=run)
+        training.fit(model, images, images[:2], chosen.train, changed)
         return time.perf_counter() - start
 
 
@@ -106,7 +132,7 @@ class Conventional:
         vision.prepare()
         from torchvision import transforms
 
-        self.model = build(net)
+        self.model = of_torch(build(net))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
         pictures = Pictures(images, transforms.ToTensor())
         self.loader = DataLoader(
@@ -173,10 +199,8 @@ def speed(name: str, rounds: int, share: float) -> dict[str, dict[str, float]]:
         text: lambda workers=workers: process.submit(usual, name, len(images), workers).result()
         for text, workers in CONVENTIONAL.items()
     }
-    loops["auto"] = partial(project, net, images, "auto", False)
     for precision in ("fp32", "bf16"):
-        loops[precision] = partial(project, net, images, precision, False)
-        loops[f"{precision} channels last"] = partial(project, net, images, precision, True)
+        loops[precision] = partial(project, net, images, precision)
     for loop in loops.values():
         loop()
     rates: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
@@ -192,7 +216,7 @@ def speed(name: str, rounds: int, share: float) -> dict[str, dict[str, float]]:
     table = {}
     for text, found in seconds.items():
         each = len(images) / statistics.median(found)
-        used = rate[torch.bfloat16 if "bf16" in text else torch.float32]
+        used = rate[torch.bfloat16 if text == "bf16" else torch.float32]
         table[text] = {"images_per_s": each, "of_product_rate": each * work / used}
     best = max(table[text]["images_per_s"] for text in CONVENTIONAL)
     for row in table.values():
@@ -200,11 +224,24 @@ def speed(name: str, rounds: int, share: float) -> dict[str, dict[str, float]]:
     return table
 
 
+def spent(name: str, precision: str) -> dict[str, float]:
+    """Where the time of training goes on one thread: shares by kind of operation."""
+    net = NETS[name]
+    images = generated(4 * net.batch, net.shape)
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        project(net, images, precision, threads=1)
+    seconds = dict.fromkeys([*KINDS.values(), "all else"], 0.0)
+    for event in found.key_averages():
+        kind = next((kind for words, kind in KINDS.items() if re.search(words, event.key)), None)
+        seconds[kind or "all else"] += event.self_cpu_time_total
+    return {kind: value / sum(seconds.values()) for kind, value in seconds.items()}
+
+
 def growth(rounds: int, counts: tuple[int, int]) -> dict[str, float]:
     """Seconds per image at two sizes of the data, and their ratio: 1 where time grows linearly."""
     net, images = NETS["mlp"], generated(counts[1], NETS["mlp"].shape)
-    project(net, images[: counts[0]], "fp32", False)
-    pairs = [[project(net, images[:n], "fp32", False) / n for n in counts] for _ in range(rounds)]
+    project(net, images[: counts[0]], "fp32")
+    pairs = [[project(net, images[:n], "fp32") / n for n in counts] for _ in range(rounds)]
     few, many = (statistics.median(column) for column in zip(*pairs, strict=True))
     return {f"{counts[0]}": few, f"{counts[1]}": many, "ratio": many / few}
 
@@ -221,7 +258,7 @@ def _peak(name: str, loop: str, count: int) -> float:
     if loop == "conventional":
         Conventional(net, images, 0)()
     else:
-        project(net, images, loop, False)
+        project(net, images, loop)
     return high_water()
 
 
