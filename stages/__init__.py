@@ -1,6 +1,7 @@
 """The scripts of the pipeline, `python -m stages.NAME`, and what must precede importing torch."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ def run(main: Callable[[], None]) -> None:
     """Run a stage; a user's mistake is one message and exit code 2, not a traceback."""
     from robustvae.errors import UserError
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: a checkpoint stays
     try:
         main()
     except UserError as error:

@@ -1,6 +1,6 @@
 """Fit one model to the prepared images and keep the best by validation."""
 
-import signal
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -9,12 +9,14 @@ from robustvae import (
     checkpoint,
     corruptions,
     device,
+    distributed,
     files,
     params,
     prepared,
     resume,
     seeding,
     training,
+    trial,
 )
 from robustvae.corruptions import official
 from robustvae.model import Autoencoder
@@ -25,7 +27,6 @@ from stages import CACHE, MODELS, PREPARED, RAW, REPORTS, run
 
 def main() -> None:
     """Train, or go on training; write models/ and reports/train/."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the checkpoint stays
     settings = params.load()
     data = prepared.load(PREPARED)
     where = device.setup(settings.run)
@@ -35,24 +36,29 @@ def main() -> None:
     sections |= {"model": settings.model, "loss": settings.loss}
     config = {name: section.model_dump(mode="json") for name, section in sections.items()}
     config |= {"data": data.info}
-    identity = resume.identity(**config, device=where.type)
-    with resume.Checkpoint(CACHE, identity) as keep:
+    train, images = settings.train, len(data.train)
+    chosen = partial(trial.precision, model, train, settings.run, images, where)
+    train = train.model_copy(update={"precision": distributed.first(chosen)})
+    identity = resume.identity(**config, precision=train.precision, device=where.type)
+    keep, lead = resume.Checkpoint(CACHE, identity), distributed.rank() == 0
+    with keep if lead else nullcontext():
         rows = training.fit(
             model,
             data.train,
             data.val,
-            settings.train,
+            train,
             settings.run,
             corrupted=partial(corrupted, data, settings.train.mixture, settings.run.seed),
             mode=data.info["binarize"],
             threshold=data.info["threshold"],
             keep=keep,
-            history=REPORTS / "train" / "history.csv",
+            history=REPORTS / "train" / "history.csv" if lead else None,
         )
+        if not lead:
+            return
         found = training.warnings(settings.loss, rows)
         files.write_json(REPORTS / "train" / "warnings.json", found)
-        used = device.precision(settings.train.precision, where)
-        best = {"best_epoch": training.best_epoch(rows) + 1, "precision": used}
+        best = {"best_epoch": training.best_epoch(rows) + 1, "precision": train.precision}
         checkpoint.save(model, config | best, MODELS)
     for text in found:
         say(f"warning: {text}")
@@ -72,4 +78,4 @@ def corrupted(
 
 
 if __name__ == "__main__":
-    run(main)
+    run(partial(distributed.spread, main))

@@ -17,6 +17,7 @@ LAYERS = [
         "progress",
         "vision",
         "device",
+        "distributed",
         "files",
         "prepared",
         "downloads",

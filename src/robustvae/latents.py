@@ -1,12 +1,14 @@
 """What z is: how features become latents, what they cost, and where new ones are drawn from."""
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robustvae import distributed
 from robustvae.architectures import Geometry
 from robustvae.distributions import Diagonal, wide
 from robustvae.divergences import Divergence, logvar_bounds
@@ -51,7 +53,7 @@ class Continuous(nn.Module):
         """Features [B, F] -> z drawn from the posterior, and its divergence in nats."""
         q = self.posterior(h)
         penalty = self.divergence(q, self.prior())
-        return Draw(q.rsample(), penalty, self.divergence.stats(penalty.detach()))
+        return Draw(_drawn(q), penalty, self.divergence.stats(penalty.detach()))
 
     def posterior(self, h: Tensor) -> Diagonal:
         """q(z given x) in float32 or wider, log-variances within the bounds."""
@@ -91,6 +93,15 @@ class Continuous(nn.Module):
         if self.low is not None:
             logvar = self.low + F.softplus(logvar - self.low)
         return logvar
+
+
+def _drawn(q: Diagonal) -> Tensor:
+    """A draw, [B, Z]: rows of the one that a single process would make for the whole batch."""
+    share = distributed.share()
+    if share is None:
+        return q.rsample()
+    whole = replace(q, mu=share.padded(q.mu), logvar=share.padded(q.logvar))
+    return whole.rsample()[share.rows]
 
 
 def _constant(value: Tensor | float | tuple[float, ...], dim: int) -> nn.Buffer:
@@ -135,7 +146,7 @@ class VQ(nn.Module):
         penalty = self.settings.commitment * distance
         if self.settings.update == "gradient":
             penalty = penalty + (h.detach() - z).square().sum((1, 2, 3))
-        seen = self.count(codes)
+        seen = distributed.summed(self.count(codes))
         if self.training:
             self._follow(h.detach(), codes, seen)
         stats = {"perplexity": perplexity(seen), "dead_codes": (seen == 0).float().sum()}
@@ -194,9 +205,8 @@ class VQ(nn.Module):
         self.counts.lerp_(seen, rate)
         if self.settings.update == "ema":
             vectors = h.permute(0, 2, 3, 1).flatten(0, 2)
-            self.sums.lerp_(
-                torch.zeros_like(self.sums).index_add_(0, codes.flatten(), vectors), rate
-            )
+            found = torch.zeros_like(self.sums).index_add_(0, codes.flatten(), vectors)
+            self.sums.lerp_(distributed.summed(found), rate)
             total, k = self.counts.sum(), len(self.counts)
             smoothed = (self.counts + SMOOTHING) / (total + k * SMOOTHING) * total
             self.codebook.copy_(self.sums / smoothed.unsqueeze(1))

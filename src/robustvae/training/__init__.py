@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from robustvae import files, resume
+from robustvae import distributed, files, resume
 from robustvae.device import setup
 from robustvae.divergences import saturation_warning
 from robustvae.errors import UserError
@@ -20,6 +20,7 @@ from robustvae.model import Autoencoder, Terms
 from robustvae.params import LossSettings, ModelSettings, RunSettings, TrainSettings
 from robustvae.progress import say
 from robustvae.training.loop import LARGEST, Trainer, losses
+from robustvae.training.parallel import parallel
 from robustvae.training.schedule import Row, best_epoch, stops_early
 from robustvae.training.source import Source, mix
 
@@ -46,6 +47,7 @@ def fit(
     file `history` is rewritten and `keep` takes a checkpoint.
     """
     device = setup(run)
+    distributed.refuse(device)
     _check_batches(model, settings.batch_size, len(train))
     inputs, mixture = train, settings.mixture
     if mixture.fraction and corrupted is not None:
@@ -55,7 +57,7 @@ def fit(
     source = Source(inputs, target, mode == "dynamic", run.seed, device)
     validation = Source(val, val, mode == "dynamic", run.seed, device)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trainer = Trainer(model, settings, run, source, validation, keep)
+    trainer = Trainer(parallel(model), settings, run, source, validation, keep)
     if note := trainer.restore():
         say(note)
     at = trainer.at

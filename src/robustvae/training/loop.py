@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from robustvae import files, resume, seeding
+from robustvae import distributed, files, resume, seeding
 from robustvae.device import precision, reseed
 from robustvae.divergences import Objective
 from robustvae.errors import UserError
 from robustvae.model import Autoencoder, Terms
 from robustvae.params import RunSettings, TrainSettings
+from robustvae.training.parallel import Parallel
 from robustvae.training.schedule import Row, best_epoch, clip_norm, learning_rate
 from robustvae.training.source import Source, add_noise, batches
 
@@ -26,7 +27,7 @@ LARGEST = "alpha_saturation"  # of it the history has an epoch's largest value, 
 
 
 def losses(
-    model: Autoencoder,
+    model: Autoencoder | Parallel,
     x: Tensor,
     target: Tensor,
     *,
@@ -91,14 +92,15 @@ class Trainer:
 
     def __init__(
         self,
-        model: Autoencoder,
+        model: Autoencoder | Parallel,
         settings: TrainSettings,
         run: RunSettings,
         source: Source,
         validation: Source,
         keep: resume.Checkpoint | None,
     ) -> None:
-        self.model, self.settings, self.run, self.keep = model, settings, run, keep
+        self.compute, self.settings, self.run, self.keep = model, settings, run, keep
+        self.model = model = model.module if isinstance(model, Parallel) else model
         self.source, self.validation, self.device = source, validation, source.device
         self.clip = clip_norm(settings, model.loss_settings)
         self.precision = precision(settings.precision, self.device)
@@ -157,9 +159,10 @@ class Trainer:
             "warmup": warmup,
         }
         try:
-            terms, total = losses(self.model, x, target, **how)
+            terms, total = losses(self.compute, x, target, **how)
         except ArithmeticError as error:
-            self.fail(_with_image(error, index), x, target, index, how)
+            rows = distributed.Share(len(index)).rows
+            self.fail(_with_image(error, index[rows]), x, target, index, how)
         self.optimizer.zero_grad()
         torch.autograd.backward(total)
         norm = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
@@ -226,7 +229,7 @@ class Trainer:
             seed = seeding.seed(self.run.seed, "validation", i)
             try:
                 terms, _ = losses(
-                    self.model, x, target, seed=seed, precision=self.precision, step=self.at.step
+                    self.compute, x, target, seed=seed, precision=self.precision, step=self.at.step
                 )
             except ArithmeticError as error:
                 self.stop(f"in validation, {error}")
@@ -242,7 +245,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        if self.keep is not None:
+        if self.keep is not None and distributed.rank() == 0:
             parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
             average = self.average.values if self.average else []
             self.keep.save({**parts, "average": average, **vars(self.at)})
@@ -251,7 +254,7 @@ class Trainer:
     @torch.no_grad()
     def restore(self) -> str:
         """Take up the checkpoint, where there is a sound one; what to say about it."""
-        state, note = self.keep.load() if self.keep is not None else (None, "")
+        state, note = distributed.first(self.keep.load) if self.keep is not None else (None, "")
         if state is None:
             return note
         self.model.load_state_dict(state.pop("model"))
@@ -272,7 +275,7 @@ class Trainer:
     def fail(
         self, why: str, x: Tensor, target: Tensor, index: Tensor, how: dict[str, Any]
     ) -> NoReturn:
-        """Write the file that re-creates the step, and stop."""
+        """Write the file that re-creates the step, in whichever process that fails, and stop."""
         if self.keep is None:
             self.stop(why)
         with torch.no_grad():

@@ -1,0 +1,79 @@
+"""Losses of some fifty steps, by one process or several: `python -m curves FILE [CASE...]`."""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import short
+from torch import Tensor
+
+from robustvae import device, distributed, training
+from robustvae.model import Autoencoder
+from robustvae.training.loop import Trainer
+from robustvae.training.source import Source
+
+# 43 images in batches of 16 (the last of 11), 20 for validation: odd shares among two.
+CONV = {"name": "conv", "channels": [4, 4]}
+CASES: dict[str, dict[str, Any]] = {
+    "default net": {"model.architecture": {"name": "conv", "channels": None}},
+    "mlp": {},
+    "student-t": {"loss.df": 3.0},
+    "moving codebook": {"model.latent.name": "vq", "model.architecture": CONV},
+    "everything at once": {
+        "train.ema": 0.9,
+        "train.grad_clip": 5.0,
+        "train.input_noise": {"name": "dropout", "amount": 0.2},
+        "train.early_stopping": 9,
+        "train.scheduler": {"name": "plateau", "patience": 1, "monitor": "val_divergence"},
+        "loss.alpha": 0.5,
+        "model.architecture": CONV,
+    },
+    "capacity": {
+        "loss.capacity": {"weight": 10.0, "max": 5.0, "steps": 30},
+        "model.architecture": CONV,
+    },
+    "batches of one": {"train.batch_size": 1, "train.epochs": 2},
+}
+SINGLE = ("mlp", "student-t")  # precision: elsewhere Adam amplifies rounding, in one process too
+
+
+def curve(case: str) -> dict[str, list[Any]]:
+    """The loss of each step, and the history."""
+    losses: list[float] = []
+    step, take = Trainer.step, Source._take
+
+    def noted(self: Trainer, index: Tensor, warmup: float) -> Tensor:
+        total = step(self, index, warmup)
+        losses.append(total.item())
+        return total
+
+    def doubled(self: Source, *args: Any) -> Tensor:
+        return take(self, *args).double()
+
+    s = short.settings({"train.epochs": 17, **CASES[case]})
+    scale = np.ones((1, 1, 4, 4) if case == "default net" else (1, 1, 1, 1), dtype=np.uint8)
+    train, val = (np.kron(images, scale) for images in (short.TRAIN, short.VAL))
+    device.setup(s.run)
+    model = Autoencoder.build(s.model, s.loss, train.shape[1:])
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(Trainer, "step", noted))
+        if case not in SINGLE:
+            model.double()
+            stack.enter_context(mock.patch.object(Source, "_take", doubled))
+        rows = training.fit(model, train, val, s.train, s.run, mode="dynamic")
+    return {"losses": losses, "rows": list(rows)}
+
+
+def main() -> None:
+    """Write the curves of the named cases."""
+    found = {case: curve(case) for case in sys.argv[2:] or CASES}
+    if distributed.rank() == 0:
+        Path(sys.argv[1]).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    distributed.spread(main)
