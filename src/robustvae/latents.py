@@ -14,6 +14,7 @@ from robustvae.distributions import Diagonal, wide
 from robustvae.divergences import Divergence, logvar_bounds
 from robustvae.params import LossSettings, ModelSettings
 
+WIDTH = 16  # square root of the features beyond which a head is scaled
 SMOOTHING = 1e-5  # Laplace smoothing of the average counts of codes (arXiv:1711.00937, A.1)
 
 
@@ -29,6 +30,9 @@ class Continuous(nn.Module):
     """Gaussian or Student-t: a linear head gives mu and logvar, a divergence law and penalty.
 
     A fresh head's biases are where the divergence is zero: mu0 and logvar0, for t3 0 and log s.
+    Its weights are scaled by 16 / sqrt(features) where that is below 1: Adam moves every weight by
+    about the learning rate, so that a step would move a latent in proportion to the features, by 2
+    for the default net, and alpha outside [0, 1] soon be infinite.
     """
 
     stochastic = True
@@ -43,7 +47,7 @@ class Continuous(nn.Module):
         self.low = None if low is None else _constant(low, dim)
         self.high = None if high is None else _constant(high, dim)
         self.mu0, self.logvar0 = (_constant(v, dim) for v in (loss.prior.mu, loss.prior.logvar))
-        self.head = nn.Linear(g.features, 2 * dim)
+        self.head, self.scale = nn.Linear(g.features, 2 * dim), min(1.0, WIDTH / g.features**0.5)
         with torch.no_grad():
             best = self.generating_prior()
             shift = divergence.posterior(self.mu0, torch.zeros(dim)).logvar
@@ -57,7 +61,8 @@ class Continuous(nn.Module):
 
     def posterior(self, h: Tensor) -> Diagonal:
         """q(z given x) in float32 or wider, log-variances within the bounds."""
-        mu, logvar = self.head(h).chunk(2, dim=-1)
+        weight = self.head.weight if self.scale == 1 else self.scale * self.head.weight
+        mu, logvar = F.linear(h, weight, self.head.bias).chunk(2, dim=-1)
         with torch.autocast(h.device.type, enabled=False):
             mu, logvar = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (mu, logvar))
             return self.divergence.posterior(mu, self._bounded(logvar))
