@@ -1,4 +1,4 @@
-"""Losses of some fifty steps, by one process or several: `python -m curves FILE [CASE...]`."""
+"""Losses of some fifty steps, by one process or several: `python -m curves FOLDER`."""
 
 import contextlib
 import json
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import short
 from torch import Tensor
 
-from robustvae import device, distributed, training
+from robustvae import device, distributed, resume, training
+from robustvae.errors import UserError
 from robustvae.model import Autoencoder
 from robustvae.training.loop import Trainer
 from robustvae.training.source import Source
@@ -19,7 +19,7 @@ from robustvae.training.source import Source
 # 43 images in batches of 16 (the last of 11), 20 for validation: odd shares among two.
 CONV = {"name": "conv", "channels": [4, 4]}
 CASES: dict[str, dict[str, Any]] = {
-    "default net": {"model.architecture": {"name": "conv", "channels": None}},
+    "default net": {"model.architecture": {"name": "conv", "channels": None}, "train.epochs": 25},
     "mlp": {},
     "student-t": {"loss.df": 3.0},
     "moving codebook": {"model.latent.name": "vq", "model.architecture": CONV},
@@ -41,8 +41,8 @@ CASES: dict[str, dict[str, Any]] = {
 SINGLE = ("mlp", "student-t")  # precision: elsewhere Adam amplifies rounding, in one process too
 
 
-def curve(case: str) -> dict[str, list[Any]]:
-    """The loss of each step, and the history."""
+def curve(changes: dict[str, Any], single: bool = False) -> dict[str, list[Any]]:
+    """The loss of each step, and the history; in double precision, or single."""
     losses: list[float] = []
     step, take = Trainer.step, Source._take
 
@@ -54,25 +54,38 @@ def curve(case: str) -> dict[str, list[Any]]:
     def doubled(self: Source, *args: Any) -> Tensor:
         return take(self, *args).double()
 
-    s = short.settings({"train.epochs": 17, **CASES[case]})
-    scale = np.ones((1, 1, 4, 4) if case == "default net" else (1, 1, 1, 1), dtype=np.uint8)
-    train, val = (np.kron(images, scale) for images in (short.TRAIN, short.VAL))
+    s = short.settings({"train.epochs": 17, **changes})
     device.setup(s.run)
-    model = Autoencoder.build(s.model, s.loss, train.shape[1:])
+    model = Autoencoder.build(s.model, s.loss, (1, 8, 8))
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(Trainer, "step", noted))
-        if case not in SINGLE:
+        if not single:
             model.double()
             stack.enter_context(mock.patch.object(Source, "_take", doubled))
-        rows = training.fit(model, train, val, s.train, s.run, mode="dynamic")
+        rows = training.fit(model, short.TRAIN, short.VAL, s.train, s.run, mode="dynamic")
     return {"losses": losses, "rows": list(rows)}
 
 
+def stopped(cache: Path) -> str:
+    """What a training says whose loss is soon not finite."""
+    s = short.settings({"train.lr": 1e30})
+    device.setup(s.run)
+    model = Autoencoder.build(s.model, s.loss, (1, 8, 8))
+    keep = resume.Checkpoint(cache, "0" * 64)
+    try:
+        training.fit(model, short.TRAIN, short.VAL, s.train, s.run, keep=keep)
+    except UserError as error:
+        return str(error)
+    raise AssertionError("it should have stopped")
+
+
 def main() -> None:
-    """Write the curves of the named cases."""
-    found = {case: curve(case) for case in sys.argv[2:] or CASES}
+    """Write the message, and all curves: processes that had not stopped together would not come."""
+    folder = Path(sys.argv[1])
+    found = {"stopped": stopped(folder)}
+    found |= {case: curve(changes, case in SINGLE) for case, changes in CASES.items()}
     if distributed.rank() == 0:
-        Path(sys.argv[1]).write_text(json.dumps(found))
+        (folder / "curves.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

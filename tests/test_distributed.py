@@ -1,5 +1,6 @@
 """Several processes train as one does, end together, and only the first of them writes."""
 
+import contextlib
 import csv
 import json
 import os
@@ -8,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, copy_project, overlay
+from stages import train
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from robustvae import distributed, params
+from robustvae import distributed, params, training
 from robustvae.distributed import Share
 from robustvae.errors import UserError
 
@@ -63,28 +65,66 @@ def test_a_bad_number_of_processes_is_named(text: str, monkeypatch: pytest.Monke
         distributed.spread(lambda: None)
 
 
+@pytest.mark.parametrize(
+    ("failures", "said"),
+    [
+        (
+            {0: (3, "reset by peer"), 1: (-9, "")},
+            r"process 1 died \(SIGKILL\); `dvc repro` goes on",
+        ),
+        ({0: (2, "UserError: lower train.lr"), 1: (-15, "")}, "^lower train.lr$"),
+        ({0: (3, "reset by peer"), 1: (2, "UserError: no space")}, "^no space$"),
+        ({0: (-15, ""), 1: (7, "")}, r"process 1 died \(exit status 7\)"),
+        ({2: (3, "reset by peer"), 3: (-15, "")}, "process 2 lost another one, whose machine says"),
+        ({0: (3, "reset by peer"), 1: (1, "KeyError: 4")}, "^process 1: Traceback$"),
+    ],
+)
+def test_the_first_cause_is_what_the_run_ends_with(
+    failures: dict[int, tuple[int, str]], said: str, tmp_path: Path
+) -> None:
+    found = {}
+    for rank, (code, message) in failures.items():
+        file = tmp_path / f"{rank}.json"
+        if message:
+            extra = {"py_callstack": "Traceback", "timestamp": "0"}
+            file.write_text(json.dumps({"message": {"message": message, "extraInfo": extra}}))
+        found[rank] = ProcessFailure(rank, 4000 + rank, code, str(file))
+    with pytest.raises((UserError, SystemExit), match=said):
+        distributed._blame(found)
+
+
 @pytest.fixture(scope="module")
-def by_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The curves of two processes."""
-    path = tmp_path_factory.mktemp("curves") / "curves.json"
-    folders = os.pathsep.join(map(str, (ROOT / "tests", ROOT / "src", ROOT)))
-    environment = os.environ | TWO | {"PYTHONPATH": folders}
-    command = [sys.executable, "-m", "curves", str(path)]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes write."""
+    folder = tmp_path_factory.mktemp("curves")
+    path = os.pathsep.join(map(str, (ROOT / "tests", ROOT / "src", ROOT)))
+    command = [sys.executable, "-m", "curves", str(folder)]
+    subprocess.run(command, env=os.environ | TWO | {"PYTHONPATH": path}, check=True)
+    return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", curves.CASES)
-def test_two_processes_follow_the_curve_of_one(case: str, by_two: dict[str, Any]) -> None:
+def test_two_processes_follow_the_curve_of_one(case: str, folder: Path) -> None:
     """To rounding: in double precision, but for nets that do not amplify it."""
-    one, two = curves.curve(case), by_two[case]
-    near = 1e-4 if case in curves.SINGLE else 1e-7
+    single = case in curves.SINGLE
+    one = curves.curve(curves.CASES[case], single)
+    two = json.loads((folder / "curves.json").read_text())[case]
+    near = 1e-4 if single else 1e-7
     assert len(one["losses"]) >= 50
     assert two["losses"] == pytest.approx(one["losses"], rel=near)
     for row, wanted in zip(two["rows"], one["rows"], strict=True):
         assert row == pytest.approx(wanted, rel=near)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops_all_and_one_process_can_replay_it(folder: Path) -> None:
+    said = json.loads((folder / "curves.json").read_text())["stopped"]
+    assert said.startswith("training stopped at step 1, epoch 1: ")
+    (failure,) = (folder / "failures").iterdir()
+    assert str(failure) in said
+    with contextlib.suppress(ArithmeticError):
+        assert not training.replay(failure)[2].isfinite()
 
 
 # --- stages as a user runs them
@@ -98,7 +138,6 @@ SMALL = {
     "model.architecture": {"name": "mlp", "channels": [16]},
 }
 PREPARE = "from stages import download, preprocess; download.main(); preprocess.main()"
-Run = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +182,10 @@ def _workers(process: "subprocess.Popen[str]") -> list[int]:
     return [int(line) for line in found.stdout.split()]
 
 
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts]
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -162,63 +205,54 @@ def _end(process: "subprocess.Popen[str]", target: int, sign: signal.Signals) ->
 
 @pytest.mark.slow
 def test_a_training_goes_on_with_another_number_of_processes_and_machines(
-    project: tuple[Path, dict[str, str]], tmp_path: Path
+    project: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One, two of which one is killed, two that are interrupted, then one each on two machines."""
+    """Two machines, one process, two that are interrupted, then two to the end."""
     folder, environment = project
-    subprocess.run(TRAIN, cwd=folder, env=environment, check=True, capture_output=True)
-    wanted = _history(folder)
-    for path in [*folder.glob("models/*"), *folder.glob("reports/train/*")]:
-        path.unlink()
-
-    with _start(folder, environment) as process:
-        _until(2, folder, process)
-        process.kill()
-    with _start(folder, environment, **TWO) as process:
-        _until(10, folder, process)
-        error = _end(process, _workers(process)[1], signal.SIGKILL)
-    assert error == "process 1 died (SIGKILL); `dvc repro` goes on from the last checkpoint\n"
-    assert process.returncode == 2
-    with _start(folder, environment, **TWO) as process:
-        _until(20, folder, process)
-        error = _end(process, process.pid, signal.SIGTERM)
-    assert error == "interrupted; `dvc repro` goes on from here\n"
-    assert process.returncode == 130
-
     other = tmp_path / "other"
     copy_project(other, tmp_path)
     _set(other, SMALL)
     (other / "data" / "prepared").symlink_to(folder / "data" / "prepared")
-    before = sorted(other.rglob("*"))
+    before = _files(other)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    two = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": port}
+    nodes = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": port}
     with (
-        _start(other, environment, PET_NODE_RANK="1", **two) as second,
-        _start(folder, environment, PET_NODE_RANK="0", **two) as process,
+        _start(folder, environment, PET_NODE_RANK="0", **nodes) as process,
+        _start(other, environment, PET_NODE_RANK="1", **nodes) as second,
     ):
-        said, error = process.communicate()
-        assert second.communicate() == ("", "")
-    assert (process.returncode, second.returncode, error) == (0, 0, "")
-    assert "training goes on from" in said
-    assert len(said.splitlines()) == len(set(said.splitlines()))
-    assert [p for p in sorted(other.rglob("*")) if "__pycache__" not in p.parts] == before
-    assert (folder / "models" / "model.safetensors").exists()
-    for row, expected in zip(_history(folder), wanted, strict=True):
-        assert row == pytest.approx(expected, rel=1e-4)
+        _until(5, folder, process)
+        error = _end(second, _workers(second)[0], signal.SIGKILL)
+        assert process.communicate(timeout=30)[1] == (
+            "process 0 lost another one, whose machine says why\n"
+        )
+    assert error == "process 1 died (SIGKILL); `dvc repro` goes on from the last checkpoint\n"
+    assert (process.returncode, second.returncode) == (2, 2)
+    assert _files(other) == before
 
+    with _start(folder, environment) as process:
+        _until(20, folder, process)
+        process.kill()
+        assert "training goes on from" in process.communicate()[0]
 
-@pytest.mark.slow
-def test_a_loss_that_is_not_finite_ends_all_with_one_message(
-    project: tuple[Path, dict[str, str]],
-) -> None:
-    folder, environment = project
-    _set(folder, {"train.lr": 1e30})
     with _start(folder, environment, **TWO) as process:
-        error = process.communicate(timeout=60)[1]
-    _set(folder, SMALL | {"train.lr": 0.001})
-    assert process.returncode == 2
-    assert error.startswith("training stopped at step 1, epoch 1: ")
-    assert error.count("\n") == 1
-    assert len(list((folder / ".cache" / "failures").iterdir())) == 1
+        _until(35, folder, process)
+        error = _end(process, process.pid, signal.SIGTERM)
+    assert error == "interrupted; `dvc repro` goes on from here\n"
+    assert process.returncode == 130
+
+    subprocess.run(["git", "init", "-q"], cwd=folder, env=environment, check=True)
+    repro = ["dvc", "repro", "--single-item", "train"]
+    done = subprocess.run(
+        repro, cwd=folder, env=environment | TWO, check=True, capture_output=True, text=True
+    )
+    lines = done.stdout.splitlines()
+    assert sum("training goes on from" in line for line in lines) == 1
+    assert sum(line.startswith("epoch 60/60") for line in lines) == 1
+    assert (folder / "models" / "model.safetensors").exists()
+    found = _history(folder)
+    monkeypatch.chdir(folder)
+    train.main()
+    for row, expected in zip(found, _history(folder), strict=True):
+        assert row == pytest.approx(expected, rel=1e-4)
