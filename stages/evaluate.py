@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from robustvae import checkpoint, device, files, params, prepared, robustness
+from robustvae import checkpoint, device, distributed, files, params, prepared, robustness
 from robustvae.params import RunSettings
 from robustvae.prepared import SPLITS, Prepared
 from robustvae.progress import say
@@ -34,7 +34,9 @@ def main() -> None:
     settings = params.load().evaluate
     data, model = prepared.load(PREPARED), checkpoint.load(MODELS)
     running = RunSettings.model_validate(model.config["run"])
-    model.to(device.setup(running), memory_format=torch.channels_last)
+    where = device.setup(running)
+    distributed.refuse(where)
+    model.to(where, memory_format=torch.channels_last)
     draws, size = Draws(running.seed), settings.batch_size
     listed, sets = _sets(data, running.seed)
     seen = partial(robustness.binarized, info=data.info, seed=running.seed)
@@ -55,6 +57,8 @@ def main() -> None:
     mean_image = np.asarray(data.train.mean(axis=0) / 255, dtype=np.float32)
     known = robustness.Known(q["test"], data.labels["test"], mean_image, probe, draws)
     values, means = robustness.measure(model, sets, known, settings)
+    if distributed.rank() > 0:
+        return
     gaps = robustness.gaps(model, known, binary, settings)
     rows, reasons = table.tabulate(values, listed, settings, running.seed, gaps)
     reasons |= table.missing(rows, gaps)
@@ -160,4 +164,4 @@ def _show(metrics: dict[str, Any], verdict: str, warnings: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(partial(distributed.spread, main))

@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +23,7 @@ from torch import Tensor, nn
 from robustvae import checkpoint, files, params, robustness
 from robustvae.distributions import DiagNormal, DiagStudentT
 from robustvae.robustness import bounds, collapse, table
+from robustvae.robustness.batches import each
 from robustvae.robustness.bounds import Draws
 
 DIM, PIXELS = 2, (1, 2, 3)
@@ -599,3 +604,48 @@ PARITY = np.arange(32) % 2
 def test_the_probe_needs_labels(labels: np.ndarray, asked: np.ndarray, words: str) -> None:
     found = robustness.fit_probe(np.zeros((32, 2)), labels, asked, SETTINGS)
     assert words in found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gamma", "vq"])
+def test_processes_share_an_evaluation_and_change_no_byte_of_it(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of 5 images: they divide evenly neither among two processes nor in themselves."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        project(tmp_path / name, kind, {"evaluate.batch_size": 5})
+    evaluate(tmp_path / "one", monkeypatch)
+    path = os.pathsep.join(map(str, (ROOT / "src", ROOT)))
+    environment = os.environ | {"PYTHONPATH": path, "ROBUSTVAE_NPROC": "2"}
+    command = [sys.executable, "-m", "stages.evaluate"]
+    done = subprocess.run(
+        command, cwd=tmp_path / "two", env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("latents: ") == 1
+    one, two = (sorted((tmp_path / name / "reports").iterdir()) for name in ("one", "two"))
+    assert [file.name for file in one] == [file.name for file in two]
+    for file, other in zip(one, two, strict=True):
+        assert file.read_bytes() == other.read_bytes(), file.name
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_keep_their_order_on_any_number_of_threads(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    x = torch.rand(50, 300)
+
+    def work(where: slice) -> Tensor:
+        assert torch.is_inference_mode_enabled()
+        assert torch.get_num_threads() == 1
+        if where.start == 0:
+            time.sleep(0.05)
+        return (x[where] @ x[where].T).sum(1)
+
+    found = each(work, len(x), 7)
+    assert [len(part) for part in found] == [7] * 7 + [1]
+    torch.testing.assert_close(found[1], (x[7:14] @ x[7:14].T).sum(1))
+    with pytest.raises(ZeroDivisionError):
+        each(lambda where: 1 / where.start, len(x), 7)
+    assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)

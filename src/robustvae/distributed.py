@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,20 @@ def first(function: Callable[[], T]) -> T:
     if size() > 1:
         distributed.broadcast_object_list(box)
     return cast(T, box[0])
+
+
+def mine(items: Sequence[T]) -> list[T]:
+    """What falls to this process where all take turns."""
+    return list(items[rank() :: size()])
+
+
+def everyones(results: list[T]) -> list[T]:
+    """The results of all processes, in all of them, in the order of the items they took."""
+    if size() == 1:
+        return results
+    boxes: list[list[T]] = [[] for _ in range(size())]
+    distributed.all_gather_object(boxes, results)
+    return [box[turn] for turn in range(len(boxes[0])) for box in boxes if turn < len(box)]
 
 
 # --- rows

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robustvae import distributed
 from robustvae.model import Autoencoder
 from robustvae.progress import track
 
@@ -31,10 +32,11 @@ def pixels(model: Autoencoder, images: Images, where: slice) -> Tensor:
 def each(work: Callable[[slice], T], count: int, size: int, label: str | None = None) -> list[T]:
     """`work` on each batch of `count` images, in inference mode; the results in order.
 
-    As many batches at a time as torch has threads, each computed by one: threads within an
-    operation wait for each other, and their number would change the last digits.
+    Processes take turns. In each as many batches at a time as torch has threads, each computed by
+    one: threads within an operation wait for each other, and their number would change the last
+    digits. Results go from process to process and should lie on the CPU.
     """
-    batches, threads = slices(count, size), torch.get_num_threads()
+    batches, threads = distributed.mine(slices(count, size)), torch.get_num_threads()
 
     def run(where: slice) -> T:
         with torch.inference_mode():
@@ -44,9 +46,8 @@ def each(work: Callable[[slice], T], count: int, size: int, label: str | None = 
         several = label is not None and len(batches) > 1
         return list(track(results, label or "", len(batches), "batch") if several else results)
 
-    torch.set_num_threads(1)
-    try:
-        if threads == 1 or len(batches) == 1:
+    def done() -> list[T]:
+        if threads == 1 or len(batches) < 2:
             return shown(map(run, batches))
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
@@ -54,5 +55,9 @@ def each(work: Callable[[slice], T], count: int, size: int, label: str | None = 
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    torch.set_num_threads(1)
+    try:
+        return distributed.everyones(done())
     finally:
         torch.set_num_threads(threads)

@@ -55,8 +55,13 @@ def posteriors(model: Autoencoder, images: Images, size: int) -> Diagonal | None
     """Posteriors of all images, parameters [N, Z]; None for vq."""
     if model.family == "vq":
         return None
-    parts = each(lambda where: model.posterior(pixels(model, images, where)), len(images), size)
-    mu, logvar = (torch.cat([getattr(q, name) for q in parts]) for name in ("mu", "logvar"))
+
+    def encode(where: slice) -> Diagonal:
+        q = model.posterior(pixels(model, images, where))
+        return dataclasses.replace(q, mu=q.mu.cpu(), logvar=q.logvar.cpu())
+
+    parts, device = each(encode, len(images), size), next(model.parameters()).device
+    mu, logvar = (torch.cat([getattr(q, n) for q in parts]).to(device) for n in ("mu", "logvar"))
     return dataclasses.replace(parts[0], mu=mu, logvar=logvar)
 
 
