@@ -2,12 +2,16 @@
 
 import contextlib
 import json
+import os
+import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import short
+from stages import run
 from torch import Tensor
 
 from robustvae import device, distributed, resume, training
@@ -80,13 +84,20 @@ def stopped(cache: Path) -> str:
 
 
 def main() -> None:
-    """Write the message, and all curves: processes that had not stopped together would not come."""
+    """Write the message and all curves, then lose a process.
+
+    Processes that had not stopped together would not come to the curves.
+    """
     folder = Path(sys.argv[1])
     found = {"stopped": stopped(folder)}
     found |= {case: curve(changes, case in SINGLE) for case, changes in CASES.items()}
     if distributed.rank() == 0:
-        (folder / "curves.json").write_text(json.dumps(found))
+        (folder / "curves.json").write_text(json.dumps(found | {"pid": os.getpid()}))
+    distributed.first(lambda: None)
+    if distributed.rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    distributed.first(lambda: None)  # which needs process 1
 
 
 if __name__ == "__main__":
-    distributed.spread(main)
+    run(partial(distributed.spread, main))
