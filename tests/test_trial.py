@@ -84,12 +84,13 @@ def test_a_damaged_file_is_said_and_measured_anew(
     ("changes", "images", "settled"),
     [
         ({}, 1000, "fp32"),
+        ({"train.batch_size": 10**7}, LONG, "fp32"),
         ({"train.precision": "bf16"}, LONG, "bf16"),
         ({"train.precision": "fp32"}, LONG, "fp32"),
         ({"model.architecture": {"name": "resnet", "channels": [8, 16]}}, LONG, "fp32"),
         ({"loss.df": 3.0}, LONG, "fp32"),
     ],
-    ids=["short", "bf16", "fp32", "unchecked net", "unchecked latents"],
+    ids=["short", "few steps", "bf16", "fp32", "unchecked net", "unchecked latents"],
 )
 def test_nothing_is_tried_where(
     rates: Rates, changes: dict[str, Any], images: int, settled: str

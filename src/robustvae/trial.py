@@ -26,7 +26,8 @@ from robustvae.training.source import Source
 
 # Gaussian latents with these nets ended within 0.5 % of fp32's test ELBO, mean of three seeds.
 CHECKED = ("conv", "small", "wide", "mlp")
-WORTH = 2e12  # multiply-adds of all forward passes, some minutes: shorter trainings try nothing
+WORTH = 2e12  # multiply-adds of all forward passes, a minute or two: shorter trainings try nothing
+STEPS = 1000  # of which the trial's cost less than 2 %
 MARGIN = 1.15  # by which bf16 must be faster
 WARM, ROUNDS = 2, 5  # steps of each, first unmeasured, then measured in turns
 
@@ -103,7 +104,8 @@ def _repays(model: Autoencoder, train: TrainSettings, images: int) -> bool:
     """A count, not a clock: the same everywhere."""
     if model.family != "gaussian" or model.geometry.name not in CHECKED:
         return False
-    return train.epochs * images * work(model) >= WORTH
+    passes = train.epochs * images
+    return passes >= STEPS * train.batch_size and passes * work(model) >= WORTH
 
 
 def _facts(model: Autoencoder, train: TrainSettings, run: RunSettings) -> Mapping[str, object]:
