@@ -21,7 +21,15 @@ OURS = [c for c in COMMANDS if c.startswith("python -m robustvae")]
 RUNS = [c for c in COMMANDS if c.startswith("dvc exp run")]
 OTHERS = [c for c in COMMANDS if c.startswith("dvc ") and c not in RUNS]
 PLAIN = [c for c in COMMANDS if c not in {*OURS, *RUNS, *OTHERS}]
-SHELL = ("python -m venv", "pip install -r requirements.txt", "git clone", "make ", "ROBUSTVAE_")
+SHELL = (
+    "python -m venv",
+    "pip install -r requirements.txt",
+    "git clone",
+    "make ",
+    "ROBUSTVAE_",
+    "export PET_",
+    "PET_NODE_RANK=",
+)
 
 
 def test_the_readme_shows_its_commands() -> None:

@@ -601,9 +601,7 @@ def test_the_remedies_for_an_overflow_of_alpha_train_on_digits(alpha: float) -> 
         rows = training.fit(model, digits(320), digits(64), s.train, s.run)
         return [row["train_total"] or math.nan for row in rows]
 
-    with pytest.raises(
-        UserError, match=r"step 1, .* lower train\.lr \(to 1e-4 for conv\), or take"
-    ):
+    with pytest.raises(UserError, match=r"step 1, .* lower train\.lr, or take"):
         totals({})
     for changes in ({"model.architecture.name": "mlp"}, {"train.lr": 1e-4}):
         found = totals(changes)

@@ -198,8 +198,8 @@ class Alpha(Divergence):
         log_integral = self.log_integral(mu, logvar, mu0, logvar0).item()
         return (
             f"L = log of the integral of q^alpha p^(1-alpha) = {log_integral:.6g}; "
-            "lower train.lr (to 1e-4 for conv), or take model.architecture.name: mlp, "
-            "loss.divergence: renyi or loss.alpha in [0, 1]; model.logvar_bound bounds no mean"
+            "lower train.lr, or take loss.divergence: renyi or loss.alpha in [0, 1]; "
+            "model.logvar_bound bounds no mean"
         )
 
 

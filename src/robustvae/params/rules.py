@@ -119,7 +119,7 @@ def cautions(loss: LossSettings, model: ModelSettings) -> list[str]:
     return [
         f"loss.alpha {loss.order:g}: the divergence is infinite once a log-variance is "
         f"{'>=' if loss.order > 1 else '<='} {edge:.4g}, which stops training (but at beta 0); "
-        "model.logvar_bound: auto prevents it"
+        "model.logvar_bound: auto keeps log-variances on the right side"
     ]
 
 

@@ -316,4 +316,5 @@ def _culprit(terms: Terms, total: Tensor, norm: Tensor) -> str:
     }
     name = next((n for n, v in values.items() if not math.isfinite(v)), "total")
     every = ", ".join(f"{n} {v:g}" for n, v in values.items())
-    return f"{name} is not finite ({every}); lower train.lr or set train.grad_clip"
+    cure = "" if name == "gradient norm" else " or set train.grad_clip"  # infinite: nothing to clip
+    return f"{name} is not finite ({every}); lower train.lr{cure}"
