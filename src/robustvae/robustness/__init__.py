@@ -25,6 +25,7 @@ from robustvae.robustness.table import Columns
 
 K = TypeVar("K")
 Place = tuple[str, str, str]  # set, method, quantity
+Block = tuple[list[K], Tensor]  # names, and a row for each, [names, images, ...]
 
 PIXEL_METRICS = {"e_den", "e_self", "e_stab", "ssim_den"}  # what the baselines have too
 TRAIN_IMAGES = 10_000  # at most, for the training images' losses and for the probe
@@ -184,7 +185,7 @@ def measure(
     """
     clean = next(iter(sets.values()))
 
-    def work(where: slice) -> tuple[dict[Place, Tensor], dict[str, Tensor]]:
+    def work(where: slice) -> tuple[Block[Place], Block[str]]:
         found: dict[Place, Tensor] = {}
         means: dict[str, Tensor] = {}
         x = pixels(model, clean, where)
@@ -209,7 +210,7 @@ def measure(
                             found[name, method, quantity] = values.cpu().double()
             if seen_y.q is not None:
                 means[name] = seen_y.q.mean.float().cpu()
-        return found, means
+        return _block(found), _block(means)
 
     parts, means = zip(*each(work, len(clean), settings.batch_size, "robustness"), strict=True)
     columns: Columns = {}
@@ -218,8 +219,14 @@ def measure(
     return columns, _joined(means)
 
 
-def _joined(parts: Sequence[dict[K, Tensor]]) -> dict[K, NDArray[Any]]:
-    return {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
+def _block(found: dict[K, Tensor]) -> Block[K]:
+    """One piece of memory for a batch: many small ones would keep what lies between from use."""
+    return list(found), torch.stack(list(found.values())) if found else torch.empty(0, 0)
+
+
+def _joined(parts: Sequence[Block[K]]) -> dict[K, NDArray[Any]]:
+    values = torch.cat([block for _, block in parts], 1).numpy()
+    return dict(zip(parts[0][0], values, strict=True))
 
 
 def gaps(
