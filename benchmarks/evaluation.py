@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def speed(name: str, count: int) -> dict[str, float]:
     sets = {str(k): np.roll(images, k, axis=-1) for k in range(SETS + 1)}
     with contextlib.redirect_stderr(io.StringIO()):
         q = bounds.posteriors(model, images, chosen.batch_size)
-        features = robustness.features(model, images, q, chosen.batch_size)
+        features = partial(robustness.features, model, images, q, chosen.batch_size)
         probe = robustness.fit_probe(features, labels, labels, chosen)
         known = robustness.Known(q, labels, images.mean(0) / np.float32(255), probe, draws)
         start = time.perf_counter()

@@ -51,7 +51,7 @@ def main() -> None:
         say(f"importance-weighted bound: {1000 * likelihood.cost:.1f} ms per image")
     use, latents = collapse.latents(model, images["test"], q["test"], size, draws)
 
-    features = robustness.features(model, images["train"], q["train"], size)
+    features = partial(robustness.features, model, images["train"], q["train"], size)
     labels = data.labels["train"][chosen], data.labels["test"]
     probe = robustness.fit_probe(features, *labels, settings)
     mean_image = np.asarray(data.train.mean(axis=0) / 255, dtype=np.float32)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import save_file
 
-from robustvae import checkpoint
+from robustvae import checkpoint, files
 from robustvae.errors import UserError
 from robustvae.model import Autoencoder
 
@@ -170,3 +171,8 @@ def test_a_failed_save_leaves_the_old_model(folder, make_model, monkeypatch):
         checkpoint.save(make_model({"model.latent_dim": 5}), {}, folder)
     assert (folder / "model.safetensors").read_bytes() == before
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_the_card_of_the_model_that_comes_along_names_its_weights() -> None:
+    folder = ROOT / "pretrained" / "mnist"
+    assert files.sha256(folder / "model.safetensors") in (folder / "README.md").read_text()

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -254,3 +255,30 @@ def test_a_training_goes_on_with_another_number_of_processes_and_machines(
     train.main()
     for row, expected in zip(found, _history(folder), strict=True):
         assert row == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_machines_that_are_badly_named_are_one_message(
+    project: tuple[Path, dict[str, str]],
+) -> None:
+    folder, environment = project
+    process = _start(folder, environment, PET_NNODES="two", PET_NODE_RANK="1")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "PET_NNODES=two" in said
+    assert "the machines did not find each other" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_the_wait_for_another_machine_can_be_ended(
+    project: tuple[Path, dict[str, str]],
+) -> None:
+    folder, environment = project
+    where = {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": "9"}  # where nobody listens
+    process = _start(folder, environment, PET_NNODES="2", PET_NODE_RANK="1", **where)
+    time.sleep(8)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=5)
+    assert process.returncode != 0

@@ -602,7 +602,7 @@ PARITY = np.arange(32) % 2
     ids=["no labels", "attributes", "no test labels", "other classes"],
 )
 def test_the_probe_needs_labels(labels: np.ndarray, asked: np.ndarray, words: str) -> None:
-    found = robustness.fit_probe(np.zeros((32, 2)), labels, asked, SETTINGS)
+    found = robustness.fit_probe(lambda: np.zeros((32, 2)), labels, asked, SETTINGS)
     assert words in found
 
 

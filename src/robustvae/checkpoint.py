@@ -16,7 +16,7 @@ from robustvae.errors import UserError
 from robustvae.model import Autoencoder
 from robustvae.params import LossSettings, ModelSettings
 
-FORMAT = 2  # 1: dense layers beside convolutions saw their maps in the order C, h, w
+FORMAT = 2  # 1: dense layers beside convolutions saw maps in the order C, h, w; no scaled heads
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 

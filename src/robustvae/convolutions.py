@@ -59,8 +59,8 @@ class _Convolution(torch.autograd.Function):
         ctx.how, ctx.dtype = how, weight.dtype
         weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
         ctx.save_for_backward(x, weight)
-        stride, padding, _, transposed, more, _ = how
-        if not transposed or weight.shape[1] > 1:
+        stride, padding, dilation, transposed, more, groups = how
+        if not transposed or weight.shape[1] > 1 or groups > 1 or max(dilation) > 1:
             return torch.convolution(x, weight, bias, *how)
         kernel = weight.shape[2:]
         sides = tuple(

@@ -201,12 +201,18 @@ def _launch(count: int) -> None:
     logging.disable()  # a page of torchrun's for what is said below in a line
     stage = sys.modules["__main__"].__spec__
     assert stage is not None
+    for number in (signal.SIGINT, signal.SIGTERM):  # end the wait for other machines
+        signal.signal(number, signal.SIG_DFL)
     with tempfile.TemporaryDirectory() as folder:
         options = [f"--nproc-per-node={count}", f"--log-dir={folder}"]
         try:
             run.main([*options, "--module", stage.name, *sys.argv[1:]])
         except SignalException:
             raise KeyboardInterrupt from None
+        except (distributed.DistError, ValueError) as error:
+            given = " ".join(f"{k}={v}" for k, v in os.environ.items() if k.startswith("PET_"))
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{given}: the machines did not find each other ({reason})") from None
         except ChildFailedError as error:
             _blame(error.failures)
 

@@ -179,7 +179,9 @@ def tables(results: Results) -> Iterator[Table]:
     images = f"n = {results.config['data']['counts']['test']:,} test images"
     names = [str(name) for name in results.losses.columns[1:]]
     known = results.evaluation.get("losses", {})
-    yield Table("Losses", units(results.config),
+    seen = known.get("train", {}).get("images")
+    note = f" Train: {seen:,} of the training images." if seen else ""
+    yield Table("Losses", units(results.config) + note,
         [("split", ""), *((name, "") for name in names)], [
         (False, [_text(row["split"]), *(
             number(row[name], _se(known.get(row["split"], {}).get(name))) for name in names)])

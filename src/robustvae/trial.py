@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 from torch.utils.flop_counter import FlopCounterMode
 
-from robustvae import device, files
+from robustvae import device, distributed, files
 from robustvae.errors import UserError
 from robustvae.model import Autoencoder
 from robustvae.params import RunSettings, TrainSettings
@@ -45,15 +45,15 @@ def precision(
         return settled
     facts = _facts(model, train, run)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    path = folder() / f"precision-{digest[:16]}.json"
     try:
+        path = folder() / f"precision-{digest[:16]}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):  # one measures, the others wait and agree
             rates = _kept(path)
             if rates is None:
                 rates = measure(model, train, run)
                 files.write_json(path, {"images_per_s": rates, **facts})
-    except (OSError, UserError) as error:
+    except (OSError, RuntimeError, UserError) as error:  # RuntimeError: there is no home
         say(f"precision: {settled}, for want of a trial ({error})")
         return settled
     chosen = "bf16" if rates["bf16"] > MARGIN * rates["fp32"] else "fp32"
@@ -114,6 +114,7 @@ def _facts(model: Autoencoder, train: TrainSettings, run: RunSettings) -> Mappin
         "processor": _processor(),
         "torch": torch.__version__,
         "threads": run.threads,
+        "processes": distributed.size(),
         "model": model.settings.model_dump(mode="json"),
         "shape": list(model.shape),
         "batch_size": train.batch_size,

@@ -1,7 +1,7 @@
 """What a model makes of clean and corrupted images: losses, probe, and every metric per image."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ Block = tuple[list[K], Tensor]  # names, and a row for each, [names, images, ...
 PIXEL_METRICS = {"e_den", "e_self", "e_stab", "ssim_den"}  # what the baselines have too
 TRAIN_IMAGES = 10_000  # at most, for the training images' losses and for the probe
 POOLED = 4  # side to which the probe pools codewords (vq)
+RECENT = 12  # comparisons of two images that are remembered; a set has 8
 SKL_PAIRS = 4  # mirrored pairs of draws for the symmetric KL of Student-t posteriors
 
 
@@ -129,7 +130,7 @@ def features(
 
 
 def fit_probe(
-    features: NDArray[np.float64],
+    features: Callable[[], NDArray[np.float64]],
     labels: NDArray[np.int64],
     asked: NDArray[np.int64],
     settings: EvaluateSettings,
@@ -146,7 +147,7 @@ def fit_probe(
         return "not every test image is labelled"
     if strange := np.setdiff1d(asked, classes).tolist():
         return f"test images have classes that training images lack: {str(strange)[1:-1]}"
-    return Probe(features, labels)
+    return Probe(features(), labels)
 
 
 @dataclass
@@ -190,10 +191,9 @@ def measure(
         means: dict[str, Tensor] = {}
         x = pixels(model, clean, where)
         seen_x, mean_image = see(model, x), torch.from_numpy(known.mean_image).to(x).expand_as(x)
-        # The baselines and the sets of a batch ask for many of the same comparisons.
-        of = partial(
-            Pair, squared=functools.cache(metrics.mse), similar=functools.cache(metrics.ssim)
-        )
+        # Model and baselines ask for many of the same comparisons, and each set for the last one's.
+        shared = functools.lru_cache(maxsize=RECENT)
+        of = partial(Pair, squared=shared(metrics.mse), similar=shared(metrics.ssim))
         for name, images in sets.items():
             y = x if images is clean else pixels(model, images, where)
             seen_y = seen_x if images is clean else see(model, y)

@@ -161,8 +161,9 @@ class Trainer:
         try:
             terms, total = losses(self.compute, x, target, **how)
         except ArithmeticError as error:
-            rows = distributed.Share(len(index)).rows
-            self.fail(_with_image(error, index[rows]), x, target, index, how)
+            shared = isinstance(self.compute, Parallel) and len(index) >= distributed.size()
+            mine = index[distributed.Share(len(index)).rows] if shared else index
+            self.fail(_with_image(error, mine), x, target, index, how)
         self.optimizer.zero_grad()
         torch.autograd.backward(total)
         norm = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
