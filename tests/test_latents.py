@@ -73,7 +73,7 @@ def log_variances(part: Continuous, raw: list[float]) -> Tensor:
     with torch.no_grad():
         part.head.weight.zero_()
         part.head.bias.zero_()
-        part.head.weight[3, 0] = 1.0
+        part.head.weight[3, 0] = 1 / part.scale
     return part.posterior(h).logvar[:, 0]
 
 

@@ -30,7 +30,7 @@ class Continuous(nn.Module):
     """Gaussian or Student-t: a linear head gives mu and logvar, a divergence law and penalty.
 
     A fresh head's biases are where the divergence is zero: mu0 and logvar0, for t3 0 and log s.
-    Its weights are scaled by 16 / sqrt(features) where that is below 1: Adam moves every weight by
+    What it sees is scaled by 16 / sqrt(features) where that is below 1: Adam moves every weight by
     about the learning rate, so that a step would move a latent in proportion to the features, by 2
     for the default net, and alpha outside [0, 1] soon be infinite.
     """
@@ -61,8 +61,7 @@ class Continuous(nn.Module):
 
     def posterior(self, h: Tensor) -> Diagonal:
         """q(z given x) in float32 or wider, log-variances within the bounds."""
-        weight = self.head.weight if self.scale == 1 else self.scale * self.head.weight
-        mu, logvar = F.linear(h, weight, self.head.bias).chunk(2, dim=-1)
+        mu, logvar = self.head(self.scale * h).chunk(2, dim=-1)
         with torch.autocast(h.device.type, enabled=False):
             mu, logvar = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (mu, logvar))
             return self.divergence.posterior(mu, self._bounded(logvar))
