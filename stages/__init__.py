@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-# Idle OpenMP threads that spin make two threads on two busy cores ten times slower than one.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # An experiment runs in a copy of the project and must run that copy's code, whatever is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+from robustvae import openmp
+
+openmp.settle()
 
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")

@@ -31,15 +31,16 @@ def main() -> None:
     data = prepared.load(PREPARED)
     where = device.setup(settings.run)
     model = Autoencoder.build(settings.model, settings.loss, data.shape)
+    model.start(data.train)
     say(model.describe())
     sections = {"train": settings.train, "run": settings.run}
     sections |= {"model": settings.model, "loss": settings.loss}
     config = {name: section.model_dump(mode="json") for name, section in sections.items()}
     config |= {"data": data.info}
     train, images = settings.train, len(data.train)
-    chosen = partial(trial.precision, model, train, settings.run, images, where)
-    train = train.model_copy(update={"precision": distributed.first(chosen)})
-    identity = resume.identity(**config, precision=train.precision, device=where.type)
+    train = distributed.first(partial(trial.settle, model, train, settings.run, images, where))
+    ways = {"precision": train.precision, "compile": train.compile}
+    identity = resume.identity(**config, **ways, device=where.type)
     keep, lead = resume.Checkpoint(CACHE, identity), distributed.rank() == 0
     with keep if lead else nullcontext():
         rows = training.fit(
@@ -58,8 +59,8 @@ def main() -> None:
             return
         found = training.warnings(settings.loss, rows)
         files.write_json(REPORTS / "train" / "warnings.json", found)
-        best = {"best_epoch": training.best_epoch(rows) + 1, "precision": train.precision}
-        checkpoint.save(model, config | best, MODELS)
+        best_epoch = training.best_epoch(rows) + 1
+        checkpoint.save(model, config | ways | {"best_epoch": best_epoch}, MODELS)
     for text in found:
         say(f"warning: {text}")
 

@@ -1,9 +1,6 @@
 """What the tests share."""
 
 import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch, as the stages do
-
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from robustvae import params
+from robustvae import openmp, params
+
+openmp.settle()  # before torch is imported, as the stages do
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (

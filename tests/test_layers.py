@@ -17,6 +17,8 @@ LAYERS = [
         "progress",
         "vision",
         "device",
+        "threads",
+        "openmp",
         "distributed",
         "files",
         "prepared",

@@ -4,6 +4,7 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import BaseModel
@@ -390,3 +391,29 @@ def test_asking_for_the_wrong_kind_of_latents_says_what_to_use(make_params):
         build(make_params, VQ).posterior(squares())
     with pytest.raises(TypeError, match="use posterior"):
         build(make_params).codes(squares())
+
+
+@pytest.mark.parametrize(
+    ("changes", "starts"),
+    [
+        ({"model.architecture.name": "mlp", **BERNOULLI}, True),
+        ({"model.architecture.name": "mlp"}, False),
+        ({"model.architecture.channels": [8, 16], **BERNOULLI}, False),
+    ],
+    ids=["mlp, bernoulli", "mlp, gaussian", "conv, bernoulli"],
+)
+def test_a_bias_of_each_bernoulli_pixel_starts_at_the_mean_image(make_params, changes, starts):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (50, 1, SIDE, SIDE), dtype=np.uint8)
+    images[..., :2] = 0  # never white: the odds stay finite
+    model, fresh = build(make_params, changes), build(make_params, changes)
+    model.start(images)
+    moved = [n for n, p in model.named_parameters() if not torch.equal(p, fresh.get_parameter(n))]
+    if not starts:
+        assert not moved
+        return
+    (name,) = moved
+    mean = torch.from_numpy(images / 255).mean(0).float()
+    shown = model.get_parameter(name).detach().sigmoid().view(1, SIDE, SIDE)
+    torch.testing.assert_close(shown[..., 2:], mean[..., 2:])
+    torch.testing.assert_close(shown[..., :2], torch.full((1, SIDE, 2), 1e-3))

@@ -74,7 +74,10 @@ ACTS: dict[str, tuple[dict[str, Any], Any]] = {
     "loss.prior.mu": ({}, 1.0),
     "loss.prior.logvar": ({}, 1.0),
 }
-ELSEWHERE = {"train.mixture.source"}  # read by the stage: test_the_official_source_is_read
+ELSEWHERE = {  # of another stage's file, and of other machine code only
+    "train.mixture.source",  # test_the_official_source_is_read
+    "train.compile",  # test_compiled_layers_are_those_of_full_batches
+}
 
 
 def _keys(section: type[BaseModel], prefix: str) -> Iterator[str]:
@@ -608,3 +611,38 @@ def test_alpha_beyond_0_and_1_trains_since_the_head_is_scaled(alpha: float) -> N
         totals(1.0)
     found = totals(None)
     assert found == sorted(found, reverse=True)
+
+
+# --- compilation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"model.architecture": {"name": "conv", "channels": [8, 16]}}],
+    ids=["mlp", "conv"],
+)
+def test_compiled_layers_are_those_of_full_batches(changes: dict[str, Any]) -> None:
+    counters = torch._dynamo.utils.counters
+    torch._dynamo.reset()
+    counters.clear()
+    rows, _ = fit(changes)
+    assert not counters["stats"]
+    (compiled, model), (again, other) = (fit({**changes, "train.compile": "on"}) for _ in range(2))
+    assert counters["stats"]["unique_graphs"] == 2  # encoder and decoder, of either model
+    assert not counters["graph_break"]
+    assert compiled == again
+    assert content(model) == content(other)
+    for row, eager in zip(compiled, rows, strict=True):
+        assert row == pytest.approx(eager, rel=1e-3)
+
+
+def test_without_a_compiler_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/absent/g++"))
+    monkeypatch.setattr("torch._inductor.config.fx_graph_cache", False)
+    torch._dynamo.reset()
+    changes = {"train.compile": "on", "model.architecture.channels": [19]}
+    with pytest.raises(
+        UserError, match=r"^train.compile: torch cannot compile here \(.*; use off$"
+    ):
+        fit(changes)

@@ -1,8 +1,8 @@
-"""The trial that settles train.precision: auto: when it is made, what it decides, what is kept."""
+"""Trials that settle train.precision and compile: when they are made, what they decide and keep."""
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import short
 import torch
 
 from robustvae import trial
+from robustvae.errors import UserError
 from robustvae.model import Autoencoder
+from robustvae.params import TrainSettings
 
 CPU = torch.device("cpu")
 LONG = 10**9  # images, so that a trial is worth it
@@ -26,14 +28,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def rates(monkeypatch: pytest.MonkeyPatch) -> Rates:
-    """Have trials find these speeds, the last one for ever; the list grows with each trial."""
+    """Have trials find these speeds of the other way, the last one for ever; lists each trial."""
 
-    def prepare(*bf16: float) -> list[dict[str, float]]:
+    def prepare(*others: float) -> list[dict[str, float]]:
         made: list[dict[str, float]] = []
-        found = itertools.chain(bf16, itertools.repeat(bf16[-1]))
+        found = itertools.chain(others, itertools.repeat(others[-1]))
 
-        def measure(*_: Any) -> dict[str, float]:
-            made.append({"fp32": 100.0, "bf16": next(found)})
+        def measure(_: Any, ways: Mapping[str, Any], *__: Any) -> dict[str, float]:
+            made.append(dict(zip(ways, (100.0, next(found)), strict=True)))
             return made[-1]
 
         monkeypatch.setattr(trial, "measure", measure)
@@ -43,9 +45,70 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> Rates:
 
 
 def settle(changes: dict[str, Any] | None = None, images: int = LONG, side: int = 8) -> str:
-    s = short.settings({"train.precision": "auto", **(changes or {})})
+    s = short.settings({"train.precision": "auto", "train.compile": "off", **(changes or {})})
     model = Autoencoder.build(s.model, s.loss, (1, side, side))
-    return trial.precision(model, s.train, s.run, images, CPU)
+    found = trial.settle(model, s.train, s.run, images, CPU)
+    changed = {"precision": found.precision, "compile": found.compile}
+    assert found == s.train.model_copy(update=changed)
+    return found.precision if s.train.compile == "off" else f"{found.precision} {found.compile}"
+
+
+COMPILE = {"train.compile": "auto", "train.precision": "fp32"}
+ENOUGH = 50_000 * 16 // 3  # images for so many steps of 16 in 3 epochs
+
+
+@pytest.mark.parametrize(("speed", "chosen"), [(90, "off"), (114, "off"), (116, "on")])
+def test_compilation_needs_a_margin(rates: Rates, speed: float, chosen: str) -> None:
+    rates(speed)
+    assert settle(COMPILE) == f"fp32 {chosen}"
+
+
+def test_compilation_is_tried_in_the_chosen_precision_and_kept(
+    rates: Rates, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = rates(200.0, 130.0)
+    both = {"train.compile": "auto"}
+    assert [settle(both), settle(both)] == ["bf16 on", "bf16 on"]
+    assert made == [{"fp32": 100, "bf16": 200}, {"off": 100, "on": 130}]
+    (path,) = cache.glob("compile-*.json")
+    assert json.loads(path.read_text())["ways"] == {
+        "off": ["bf16", "off", 16],
+        "on": ["bf16", "on", 16],
+    }
+    assert (
+        f"compile: on (off 100, on 130 images/s in the trial kept in {path})"
+        in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "images", "chosen"),
+    [
+        (COMPILE, ENOUGH, "fp32 off"),
+        ({**COMPILE, "train.compile": "on"}, 10, "fp32 on"),
+        ({**COMPILE, "train.compile": "on"}, LONG, "fp32 on"),
+    ],
+    ids=["few steps", "on", "on, many steps"],
+)
+def test_compilation_is_not_tried_where(
+    rates: Rates, changes: dict[str, Any], images: int, chosen: str
+) -> None:
+    made = rates(200.0)
+    assert settle(changes, images) == chosen
+    assert not made
+    assert settle(COMPILE, ENOUGH + 1) == "fp32 on"
+
+
+def test_where_nothing_compiles_the_trial_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def step(trainer: trial.Trainer, *_: Any) -> None:
+        if trainer.compiled:
+            raise UserError("train.compile: torch cannot compile here")
+
+    monkeypatch.setattr(trial.Trainer, "step", step)
+    assert settle(COMPILE) == "fp32 off"
+    assert "compile: off, for want of a trial (train.compile: torch" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("speed", "chosen"), [(90, "fp32"), (114, "fp32"), (116, "bf16")])
@@ -139,7 +202,11 @@ def test_a_trial_takes_medians_of_steps_after_the_first(monkeypatch: pytest.Monk
     monkeypatch.setattr(trial, "perf_counter", lambda: now)
     s = short.settings()
     model = Autoencoder.build(s.model, s.loss, (1, 8, 8))
-    assert trial.measure(model, s.train, s.run) == {"fp32": 16 / 2, "bf16": 16 / 1}
+    assert trial.measure(model, _ways(s.train), s.run, CPU) == {"fp32": 16 / 2, "bf16": 16 / 1}
+
+
+def _ways(train: TrainSettings) -> dict[str, TrainSettings]:
+    return {name: train.model_copy(update={"precision": name}) for name in ("fp32", "bf16")}
 
 
 def test_a_trial_changes_neither_model_nor_random_stream() -> None:
@@ -149,7 +216,7 @@ def test_a_trial_changes_neither_model_nor_random_stream() -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    assert min(trial.measure(model, s.train, s.run).values()) > 0
+    assert min(trial.measure(model, _ways(s.train), s.run, CPU).values()) > 0
     assert torch.equal(torch.rand(2), expected)
     assert short.content(model) == before
 

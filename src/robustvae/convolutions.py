@@ -31,13 +31,18 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     @override
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        to_one = self.out_channels == 1 and x.device.type == "cpu" and not tracing
-        return _convolve(self, x) if to_one or _waits(x) else super().forward(x, output_size)
+        own = _waits(x) or (self.out_channels == 1 and _here(x))
+        return _convolve(self, x) if own else super().forward(x, output_size)
+
+
+def _here(x: Tensor) -> bool:
+    """On a CPU, and not to be compiled or traced, which must see torch's own operations."""
+    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return not tracing and x.device.type == "cpu"
 
 
 def _waits(x: Tensor) -> bool:
-    bf16 = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    bf16 = _here(x) and torch.is_autocast_enabled("cpu")
     return bf16 and torch.is_grad_enabled() and torch.get_num_threads() > 1
 
 

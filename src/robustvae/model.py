@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from robustvae.latents import LATENTS, VQ, Continuous, Latent
 from robustvae.nets import NETS
 from robustvae.params import LossSettings, ModelSettings
 
+RARE = 1e-3  # a pixel's least share of white, or of black, that a fresh bias stands for
 ROWS = 1000  # latents decoded at once by log_weights: bounds its memory
 
 
@@ -61,6 +63,17 @@ class Autoencoder(nn.Module):
             return cls(model, loss, shape)
         except ValueError as error:
             raise UserError(f"model.architecture.{error}") from None
+
+    @torch.no_grad()
+    def start(self, images: np.ndarray) -> None:
+        """Have Bernoulli pixels with a bias each (mlp) begin at the mean of `images`, uint8.
+
+        As in arXiv:1509.00519; training need not find it first.
+        """
+        if self.geometry.name == "mlp" and isinstance(self.likelihood, likelihoods.Bernoulli):
+            mean = torch.from_numpy(images.mean(0) / 255).clamp(RARE, 1 - RARE)
+            last = next(m for m in reversed(self.decoder) if isinstance(m, nn.Linear))
+            last.bias.copy_(mean.logit().flatten())
 
     def terms(self, x: Tensor, target: Tensor | None = None) -> Terms:
         """One stochastic pass; `target` is what must be reproduced, x where it is not given."""

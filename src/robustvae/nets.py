@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Protocol
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from robustvae.architectures import Geometry
 from robustvae.convolutions import Conv2d, ConvTranspose2d
@@ -21,19 +22,29 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 class Net(Protocol):
     """What an architecture is: two functions from a geometry to modules."""
 
-    def encoder(self, g: Geometry, channels: int) -> nn.Sequential:
+    def encoder(self, g: Geometry, channels: int) -> "Layers":
         """Images [B, C, H, W] -> features [B, F], or [B, W, h, w] where the geometry is spatial."""
         ...
 
-    def decoder(self, g: Geometry, latent_dim: int, channels: int) -> nn.Sequential:
+    def decoder(self, g: Geometry, latent_dim: int, channels: int) -> "Layers":
         """Latents [B, Z], or [B, Z, h, w] -> [B, channels, H, W]."""
         ...
+
+
+class Layers(nn.Sequential):
+    """One after the other; torch.compile takes them as a whole, which torch's own it does not."""
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 class Conv:
     """Convolutions in equal stages, mirrored by transposed ones; perhaps a dense layer between."""
 
-    def encoder(self, g: Geometry, channels: int) -> nn.Sequential:
+    def encoder(self, g: Geometry, channels: int) -> Layers:
         """As Net.encoder."""
         preset, layers = g.preset, list[nn.Module]()
         for width_in, width in pairwise((channels, *g.widths)):
@@ -54,9 +65,9 @@ class Conv:
                 Vector(),
                 *_dense(g, (g.widths[-1] * g.sides[-1] ** 2, *filter(None, [g.hidden]))),
             ]
-        return nn.Sequential(*layers)
+        return Layers(*layers)
 
-    def decoder(self, g: Geometry, latent_dim: int, channels: int) -> nn.Sequential:
+    def decoder(self, g: Geometry, latent_dim: int, channels: int) -> Layers:
         """As Net.decoder."""
         preset, last, layers = g.preset, g.widths[-1], list[nn.Module]()
         if g.spatial:
@@ -82,7 +93,7 @@ class Conv:
                 ),
                 *([] if final else _normed(g, width)),
             ]  # fmt: skip
-        return nn.Sequential(*layers)
+        return Layers(*layers)
 
     def between(self, g: Geometry) -> Sequence[nn.Module]:
         """Layers at the smallest side, the same in encoder and decoder."""
@@ -137,15 +148,15 @@ class Maps(nn.Module):
 class MLP:
     """Dense layers; the default is the single-layer net of arXiv:1509.00519, section 5.1."""
 
-    def encoder(self, g: Geometry, channels: int) -> nn.Sequential:
+    def encoder(self, g: Geometry, channels: int) -> Layers:
         """As Net.encoder."""
-        return nn.Sequential(nn.Flatten(), *_dense(g, (channels * g.sides[-1] ** 2, *g.widths)))
+        return Layers(nn.Flatten(), *_dense(g, (channels * g.sides[-1] ** 2, *g.widths)))
 
-    def decoder(self, g: Geometry, latent_dim: int, channels: int) -> nn.Sequential:
+    def decoder(self, g: Geometry, latent_dim: int, channels: int) -> Layers:
         """As Net.decoder."""
         sizes = (latent_dim, *g.widths[::-1])
         last = nn.Linear(sizes[-1], channels * g.sides[-1] ** 2)
-        return nn.Sequential(*_dense(g, sizes), last, nn.Unflatten(1, (channels, *g.sides * 2)))
+        return Layers(*_dense(g, sizes), last, nn.Unflatten(1, (channels, *g.sides * 2)))
 
 
 def _normed(g: Geometry, width: int) -> list[nn.Module]:

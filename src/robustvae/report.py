@@ -321,6 +321,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
     known = {
         "parameters of the model": f"{config['parameters']:,}" if "parameters" in config else None,
         "epoch kept": config.get("best_epoch"), "precision": config.get("precision"),
+        "compiled": config.get("compile"),
         "licence of the data": data.get("licence"), **config.get("versions", {}),
     }  # fmt: skip
     return [(name, str(value)) for name, value in known.items() if value is not None]

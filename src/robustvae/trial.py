@@ -1,4 +1,4 @@
-"""Whether fp32 or bf16 trains a net faster on this processor: measured once, kept in a cache."""
+"""What trains a net faster on this machine, bf16 or compiled: measured once, kept in a cache."""
 
 import copy
 import hashlib
@@ -28,38 +28,61 @@ from robustvae.training.source import Source
 CHECKED = ("conv", "small", "wide", "mlp")
 WORTH = 2e12  # multiply-adds of all forward passes, a minute or two: shorter trainings try nothing
 STEPS = 1000  # of which the trial's cost less than 2 %
-MARGIN = 1.15  # by which bf16 must be faster
+MANY = 50_000  # steps, some minutes of the quickest: compilation takes 15 to 30 s
+MARGIN = 1.15  # by which the other way must be faster
 WARM, ROUNDS = 2, 5  # steps of each, first unmeasured, then measured in turns
 
 
-def precision(
+def settle(
     model: Autoencoder,
     train: TrainSettings,
     run: RunSettings,
     images: int,
     where: torch.device,
-) -> str:
-    """fp32 or bf16 for a training on so many images; auto on a CPU: the faster one, if worth it."""
-    settled = device.precision(train.precision, where)
-    if train.precision != "auto" or where.type != "cpu" or not _repays(model, train, images):
-        return settled
-    facts = _facts(model, train, run)
+) -> TrainSettings:
+    """The settings of a training on so many images, with no `auto` left in precision and compile.
+
+    The faster way, where the training is long enough to repay a trial. bf16 on a GPU needs none.
+    """
+    wanted = train
+    settled = {"precision": device.precision(train.precision, where)}
+    settled["compile"] = "off" if train.compile == "auto" else train.compile
+    train = train.model_copy(update=settled)
+    if wanted.precision == "auto" and where.type == "cpu" and _repays(model, train, images):
+        train = _faster(model, train, run, where, "precision", "bf16")
+    if wanted.compile == "auto" and train.epochs * images >= MANY * train.batch_size:
+        train = _faster(model, train, run, where, "compile", "on")
+    return train
+
+
+def _faster(
+    model: Autoencoder,
+    train: TrainSettings,
+    run: RunSettings,
+    where: torch.device,
+    key: str,
+    other: str,
+) -> TrainSettings:
+    """The settings as they are, or with another value of `key` if that is faster by the margin."""
+    values = (getattr(train, key), other)
+    ways = {value: train.model_copy(update={key: value}) for value in values}
+    facts = _facts(model, ways, run, where)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     try:
-        path = folder() / f"precision-{digest[:16]}.json"
+        path = folder() / f"{key}-{digest[:16]}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):  # one measures, the others wait and agree
-            rates = _kept(path)
+            rates = _kept(path, values)
             if rates is None:
-                rates = measure(model, train, run)
+                rates = measure(model, ways, run, where)
                 files.write_json(path, {"images_per_s": rates, **facts})
     except (OSError, RuntimeError, UserError) as error:  # RuntimeError: there is no home
-        say(f"precision: {settled}, for want of a trial ({error})")
-        return settled
-    chosen = "bf16" if rates["bf16"] > MARGIN * rates["fp32"] else "fp32"
-    speeds = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
-    say(f"precision: {chosen} ({speeds} images/s in the trial kept in {path})")
-    return chosen
+        say(f"{key}: {values[0]}, for want of a trial ({error})")
+        return train
+    chosen = other if rates[other] > MARGIN * rates[values[0]] else values[0]
+    speeds = ", ".join(f"{value} {rates[value]:,.0f}" for value in values)
+    say(f"{key}: {chosen} ({speeds} images/s in the trial kept in {path})")
+    return ways[chosen]
 
 
 def folder() -> Path:
@@ -76,28 +99,27 @@ def work(model: Autoencoder) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def measure(model: Autoencoder, train: TrainSettings, run: RunSettings) -> dict[str, float]:
-    """Images per second of training steps on noise in either precision, medians in turns."""
-    shape = (train.batch_size, *model.shape)
-    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    source = Source(noise, noise, False, run.seed, torch.device("cpu"))
-    index, seconds = torch.arange(train.batch_size), dict[str, list[float]]()
+def measure(
+    model: Autoencoder, ways: Mapping[str, TrainSettings], run: RunSettings, where: torch.device
+) -> dict[str, float]:
+    """Images per second of training steps on noise in each way, medians in turns."""
+    batch = next(iter(ways.values())).batch_size
+    noise = np.random.default_rng(0).integers(0, 256, (batch, *model.shape), dtype=np.uint8)
+    source = Source(noise, noise, False, run.seed, where)
+    index, seconds = torch.arange(batch, device=where), dict[str, list[float]]()
     with torch.random.fork_rng(devices=[]):
-        trainers = {name: _trainer(model, train, run, source, name) for name in ("fp32", "bf16")}
+        trainers = {name: _trainer(model, way, run, source) for name, way in ways.items()}
         for _ in range(WARM + ROUNDS):
             for name, trainer in trainers.items():
                 start = perf_counter()
                 trainer.step(index, 1.0)
                 seconds.setdefault(name, []).append(perf_counter() - start)
-    return {n: train.batch_size / statistics.median(s[WARM:]) for n, s in seconds.items()}
+    return {name: batch / statistics.median(s[WARM:]) for name, s in seconds.items()}
 
 
-def _trainer(
-    model: Autoencoder, train: TrainSettings, run: RunSettings, source: Source, precision: str
-) -> Trainer:
-    own = copy.deepcopy(model).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    settings = train.model_copy(update={"precision": precision})
-    return Trainer(own, settings, run, source, source, None)
+def _trainer(model: Autoencoder, train: TrainSettings, run: RunSettings, source: Source) -> Trainer:
+    own = copy.deepcopy(model).to(source.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    return Trainer(own, train, run, source, source, None)
 
 
 def _repays(model: Autoencoder, train: TrainSettings, images: int) -> bool:
@@ -108,16 +130,20 @@ def _repays(model: Autoencoder, train: TrainSettings, images: int) -> bool:
     return passes >= STEPS * train.batch_size and passes * work(model) >= WORTH
 
 
-def _facts(model: Autoencoder, train: TrainSettings, run: RunSettings) -> Mapping[str, object]:
+def _facts(
+    model: Autoencoder, ways: Mapping[str, TrainSettings], run: RunSettings, where: torch.device
+) -> Mapping[str, object]:
     """What the speed depends on."""
+    gpu = torch.cuda.get_device_name(where) if where.type == "cuda" else None
     return {
         "processor": _processor(),
+        "gpu": gpu,
         "torch": torch.__version__,
         "threads": run.threads,
         "processes": distributed.size(),
         "model": model.settings.model_dump(mode="json"),
         "shape": list(model.shape),
-        "batch_size": train.batch_size,
+        "ways": {name: (s.precision, s.compile, s.batch_size) for name, s in ways.items()},
     }
 
 
@@ -130,13 +156,13 @@ def _processor() -> str:
     return f"{found}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _kept(path: Path) -> dict[str, float] | None:
+def _kept(path: Path, values: tuple[str, str]) -> dict[str, float] | None:
     """The rates of a trial before; None where there is none, or none that can be read."""
     if not path.exists():
         return None
     try:
         rates = files.read_json(path)["images_per_s"]
-        return {name: float(rates[name]) for name in ("fp32", "bf16")}
+        return {name: float(rates[name]) for name in values}
     except (UserError, KeyError, TypeError, ValueError):
         say(f"{path}: damaged, the trial is made anew")
         return None

@@ -8,6 +8,7 @@ import sys
 from functools import partial
 from typing import Any
 
+from robustvae import openmp
 from robustvae.errors import UserError
 
 # Verb -> (module, one line for the overview).
@@ -47,7 +48,7 @@ def find(name: str) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb; a user's mistake is one message and exit code 2."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
+    openmp.settle()
     words = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         prog="robustvae", description="How robust is a variational autoencoder?"

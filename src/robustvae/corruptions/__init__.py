@@ -7,7 +7,6 @@ however many threads.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Generator, Tensor
 from robustvae import seeding
 from robustvae.corruptions import blur, geometric, noise, overlay, photometric
 from robustvae.corruptions.sampling import MNIST_C, SANE, Rules
+from robustvae.threads import side_by_side
 
 Images = TypeVar("Images", NDArray[Any], Tensor)
 SMALLEST = 8  # pixels a side
@@ -119,14 +119,7 @@ def stream(
         target[part] = corruption(torch.from_numpy(whole), number, rng, rules)[inside].numpy()
         return part.stop - part.start
 
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads)
-    torch.set_num_threads(1)
-    try:
-        yield from pool.map(work, range(start // size, -(-(start + len(source)) // size)))
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+    yield from side_by_side(work, range(start // size, -(-(start + len(source)) // size)))
 
 
 def _channels_second(images: NDArray[Any], layout: str) -> NDArray[Any]:

@@ -331,6 +331,7 @@ class TrainSettings(Settings):
     mixture: MixtureSettings
     ema: Fraction | None
     precision: Literal["auto", "fp32", "bf16"]
+    compile: Literal["auto", "on", "off"]
 
     @model_validator(mode="after")
     def _check(self) -> Self:

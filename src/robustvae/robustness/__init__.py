@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -159,9 +159,12 @@ class Known:
     mean_image: NDArray[np.float32]  # [C, H, W], of the training images
     probe: Probe | str  # or why there is none
     draws: Draws
-    spread: Tensor | None = None  # variance of each latent's mean over the clean test images
-    noise: Tensor | None = None  # [N, Z], what an image and its corruptions share for the ELBO
-    mirrored: Tensor | None = None  # [K, N, Z], draws in pairs for the symmetric KL of Student-t
+    # Variance of each latent's mean over the clean test images
+    spread: Tensor | None = field(init=False, default=None)
+    # [N, Z], what an image and its corruptions share for the ELBO
+    noise: Tensor | None = field(init=False, default=None)
+    # [K, N, Z], draws in pairs for the symmetric KL of Student-t
+    mirrored: Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if self.q is not None:

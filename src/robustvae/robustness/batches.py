@@ -1,7 +1,6 @@
 """The batches of an evaluation, several at a time: how many has no effect on the results."""
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 from robustvae import distributed
 from robustvae.model import Autoencoder
 from robustvae.progress import track
+from robustvae.threads import side_by_side
 
 T = TypeVar("T")
 Images = NDArray[np.uint8] | NDArray[np.float32]  # [N, C, H, W]; float: already on [0, 1]
@@ -32,32 +32,16 @@ def pixels(model: Autoencoder, images: Images, where: slice) -> Tensor:
 def each(work: Callable[[slice], T], count: int, size: int, label: str | None = None) -> list[T]:
     """`work` on each batch of `count` images, in inference mode; the results in order.
 
-    Processes take turns. In each as many batches at a time as torch has threads, each computed by
-    one: threads within an operation wait for each other, and their number would change the last
-    digits. Results go from process to process and should lie on the CPU.
+    Processes take turns; in each, threads do. Results go from process to process and should lie on
+    the CPU.
     """
-    batches, threads = distributed.mine(slices(count, size)), torch.get_num_threads()
+    batches = distributed.mine(slices(count, size))
 
     def run(where: slice) -> T:
         with torch.inference_mode():
             return work(where)
 
-    def shown(results: Iterable[T]) -> list[T]:
-        several = label is not None and len(batches) > 1
-        return list(track(results, label or "", len(batches), "batch") if several else results)
-
-    def done() -> list[T]:
-        if threads == 1 or len(batches) < 2:
-            return shown(map(run, batches))
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            try:
-                return shown(pool.map(run, batches))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-
-    torch.set_num_threads(1)
-    try:
-        return distributed.everyones(done())
-    finally:
-        torch.set_num_threads(threads)
+    results = side_by_side(run, batches)
+    several = label is not None and len(batches) > 1
+    shown = track(results, label or "", len(batches), "batch") if several else results
+    return distributed.everyones(list(shown))

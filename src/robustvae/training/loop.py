@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -104,6 +104,10 @@ class Trainer:
         self.source, self.validation, self.device = source, validation, source.device
         self.clip = clip_norm(settings, model.loss_settings)
         self.precision = precision(settings.precision, self.device)
+        self.compiled = settings.compile == "on"
+        if self.compiled:
+            model.encoder.compile(dynamic=False)
+            model.decoder.compile(dynamic=False)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
         self.parameters = list(model.parameters())
         self.optimizer = kind(
@@ -159,7 +163,8 @@ class Trainer:
             "warmup": warmup,
         }
         try:
-            terms, total = losses(self.compute, x, target, **how)
+            with self.compiling(len(index)):
+                terms, total = losses(self.compute, x, target, **how)
         except ArithmeticError as error:
             shared = isinstance(self.compute, Parallel) and len(index) >= distributed.size()
             mine = index[distributed.Share(len(index)).rows] if shared else index
@@ -178,6 +183,21 @@ class Trainer:
             self.average.update(self.at.step)
         self.accumulate(terms, total.detach(), norm, len(x))
         return total.detach()
+
+    @contextmanager
+    def compiling(self, images: int = 0) -> Iterator[None]:
+        """Inside, a compiled net is one on full batches only: each size would be compiled anew."""
+        stance: AbstractContextManager[object] = nullcontext()
+        if self.compiled and images != self.settings.batch_size:
+            stance = torch.compiler.set_stance("force_eager")
+        try:
+            with stance:
+                yield
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            why = str(error).splitlines()[0]
+            raise UserError(f"train.compile: torch cannot compile here ({why}); use off") from None
 
     @torch.no_grad()
     def accumulate(self, terms: Terms, total: Tensor, norm: Tensor, count: int) -> None:
@@ -229,9 +249,15 @@ class Trainer:
             x, target = self.validation.batch(index, "validation", i)
             seed = seeding.seed(self.run.seed, "validation", i)
             try:
-                terms, _ = losses(
-                    self.compute, x, target, seed=seed, precision=self.precision, step=self.at.step
-                )
+                with self.compiling():
+                    terms, _ = losses(
+                        self.compute,
+                        x,
+                        target,
+                        seed=seed,
+                        precision=self.precision,
+                        step=self.at.step,
+                    )
             except ArithmeticError as error:
                 self.stop(f"in validation, {error}")
             sums += torch.stack((terms.recon.sum(), terms.divergence.sum())).cpu()
