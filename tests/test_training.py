@@ -637,6 +637,7 @@ def test_compiled_layers_are_those_of_full_batches(changes: dict[str, Any]) -> N
         assert row == pytest.approx(eager, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/absent/g++"))
     monkeypatch.setattr("torch._inductor.config.fx_graph_cache", False)

@@ -3,8 +3,9 @@
 import os
 
 # By default they spin for milliseconds: with other work on the cores two threads are then ten
-# times slower than one. Asleep at once they cost 5 to 10 % where the cores are free.
-SPINS = "2000"
+# times slower than one. Asleep at once they cost some 5 % where the cores are free; at 3000 spins
+# nothing, but two trainings of two threads on two cores then take 20 to 30 % longer.
+SPINS = "1000"
 
 
 def settle() -> None:
