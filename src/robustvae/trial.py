@@ -28,7 +28,7 @@ from robustvae.training.source import Source
 CHECKED = ("conv", "small", "wide", "mlp")
 WORTH = 2e12  # multiply-adds of all forward passes, a minute or two: shorter trainings try nothing
 STEPS = 1000  # of which the trial's cost less than 2 %
-MANY = 50_000  # steps, some minutes of the quickest: compilation takes 15 to 30 s
+MANY = 50_000  # steps, some minutes of the quickest: compilation takes 3 to 20 s
 MARGIN = 1.15  # by which the other way must be faster
 WARM, ROUNDS = 2, 5  # steps of each, first unmeasured, then measured in turns
 
