@@ -31,8 +31,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from robustvae import params, training, vision
-from robustvae.convolutions import Conv2d, ConvTranspose2d
 from robustvae.device import setup
+from robustvae.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
 from robustvae.model import Autoencoder
 from robustvae.nets import Maps, Vector
 from robustvae.params import Params
@@ -99,7 +99,7 @@ def of_torch(model: Autoencoder) -> Autoencoder:
             elif isinstance(layer, Maps):
                 side, _, width = layer.shape
                 part[i] = nn.Unflatten(1, (width, side, side))
-            elif isinstance(layer, Conv2d | ConvTranspose2d):
+            elif isinstance(layer, BatchNorm2d | Conv2d | ConvTranspose2d | Linear):
                 layer.__class__ = type(layer).__base__
     return model
 

@@ -42,11 +42,11 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "batches of one": {"train.batch_size": 1, "train.epochs": 2},
 }
-SINGLE = ("mlp", "student-t")  # precision: elsewhere Adam amplifies rounding, in one process too
+DOUBLE = ("default net",)  # precision: batch norm of so few pixels amplifies rounding
 
 
-def curve(changes: dict[str, Any], single: bool = False) -> dict[str, list[Any]]:
-    """The loss of each step, and the history; in double precision, or single."""
+def curve(changes: dict[str, Any], double: bool = False) -> dict[str, list[Any]]:
+    """The loss of each step, and the history; in single precision, or double."""
     losses: list[float] = []
     step, take = Trainer.step, Source._take
 
@@ -63,7 +63,7 @@ def curve(changes: dict[str, Any], single: bool = False) -> dict[str, list[Any]]
     model = Autoencoder.build(s.model, s.loss, (1, 8, 8))
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(Trainer, "step", noted))
-        if not single:
+        if double:
             model.double()
             stack.enter_context(mock.patch.object(Source, "_take", doubled))
         rows = training.fit(model, short.TRAIN, short.VAL, s.train, s.run, mode="dynamic")
@@ -90,7 +90,7 @@ def main() -> None:
     """
     folder = Path(sys.argv[1])
     found = {"stopped": stopped(folder)}
-    found |= {case: curve(changes, case in SINGLE) for case, changes in CASES.items()}
+    found |= {case: curve(changes, case in DOUBLE) for case, changes in CASES.items()}
     if distributed.rank() == 0:
         (folder / "curves.json").write_text(json.dumps(found | {"pid": os.getpid()}))
     distributed.first(lambda: None)

@@ -109,11 +109,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", curves.CASES)
 def test_two_processes_follow_the_curve_of_one(case: str, folder: Path) -> None:
-    """To rounding: in double precision, but for nets that do not amplify it."""
-    single = case in curves.SINGLE
-    one = curves.curve(curves.CASES[case], single)
+    """To rounding."""
+    double = case in curves.DOUBLE
+    one = curves.curve(curves.CASES[case], double)
     two = json.loads((folder / "curves.json").read_text())[case]
-    near = 1e-4 if single else 1e-7
+    near = 1e-7 if double else 1e-4
     assert len(one["losses"]) >= 50
     assert two["losses"] == pytest.approx(one["losses"], rel=near)
     for row, wanted in zip(two["rows"], one["rows"], strict=True):

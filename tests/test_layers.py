@@ -25,7 +25,7 @@ LAYERS = [
         "downloads",
         "binarize",
         "distributions",
-        "convolutions",
+        "layers",
         "corruptions",
         "metrics",
         "quantiles",

@@ -90,7 +90,7 @@ class Gaussian(Likelihood):
 
     @override
     def score(self, x: Tensor, out: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
-        square, logvar = (x - self.mean(out)).square(), self.logvar(out)
+        square, logvar = _square(x, self.mean(out)), self.logvar(out)
         if logvar.dim():
             terms = (square * (-logvar).exp() + logvar).sum(PIXELS, dtype=dtype)
         else:
@@ -127,14 +127,14 @@ class StudentT(Likelihood):
     def score(self, x: Tensor, out: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
         logvar, n = self.log_scale2(z.to(dtype)), _pixels(x)
         df = self.df + self.latent_dim
-        square = (x - self.mean(out)).square().sum(PIXELS, dtype=dtype) * (-logvar).exp()
+        square = _square(x, self.mean(out)).sum(PIXELS, dtype=dtype) * (-logvar).exp()
         tail = 0.5 * (df + n) * torch.log1p(square / df)
         return log_student_constant(df, n) - 0.5 * n * logvar - tail
 
     @override
     def distortion(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor:
         r""":math:`\tfrac12 \|x - \hat x\|^2 / \sigma^2`, the t3 objective's own term, [...]."""
-        return 0.5 / self.sigma**2 * (x - self.mean(out)).square().sum(PIXELS)
+        return 0.5 / self.sigma**2 * _square(x, self.mean(out)).sum(PIXELS)
 
     @override
     def sample(self, out: Tensor, z: Tensor) -> Tensor:
@@ -160,6 +160,11 @@ def build(settings: LikelihoodSettings, loss: LossSettings, latent_dim: int) -> 
 def _single(out: Tensor) -> Tensor:
     """At least float32, for outputs computed in half precision."""
     return out.to(torch.promote_types(out.dtype, torch.float32))
+
+
+def _square(x: Tensor, mean: Tensor) -> Tensor:
+    """(x - mean)^2 [..., C, H, W], in one pass."""
+    return F.mse_loss(mean, x.expand_as(mean), reduction="none")
 
 
 def _pixels(x: Tensor) -> int:

@@ -24,7 +24,7 @@ class Terms(NamedTuple):
 
     recon: Tensor  # [B], nats
     divergence: Tensor  # [B], nats (vq: squared distances)
-    x_hat: Tensor  # [B, C, H, W], mean image
+    out: Tensor  # [B, k*C, H, W], the decoder's
     stats: dict[str, Tensor]  # scalars to log
 
 
@@ -80,7 +80,7 @@ class Autoencoder(nn.Module):
         z, penalty, stats = self.latent(self.encoder(x))
         out = self.decode(z)
         recon = self.likelihood.distortion(x if target is None else target, out, z)
-        return Terms(recon, penalty, self.likelihood.mean(out), stats)
+        return Terms(recon, penalty, out, stats)
 
     forward = terms  # for wrappers such as DistributedDataParallel
 

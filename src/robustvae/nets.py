@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from robustvae.architectures import Geometry
-from robustvae.convolutions import Conv2d, ConvTranspose2d
+from robustvae.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -76,7 +76,7 @@ class Conv:
             sizes = (latent_dim, *filter(None, [g.hidden]))
             layers += [
                 *_dense(g, sizes),
-                nn.Linear(sizes[-1], last * g.sides[-1] ** 2, bias=not preset.norm),
+                Linear(sizes[-1], last * g.sides[-1] ** 2, bias=not preset.norm),
             ]
             layers += [Maps(last, g.sides[-1])]
         layers += [*_normed(g, last), *self.between(g)]
@@ -155,18 +155,22 @@ class MLP:
     def decoder(self, g: Geometry, latent_dim: int, channels: int) -> Layers:
         """As Net.decoder."""
         sizes = (latent_dim, *g.widths[::-1])
-        last = nn.Linear(sizes[-1], channels * g.sides[-1] ** 2)
+        last = Linear(sizes[-1], channels * g.sides[-1] ** 2)
         return Layers(*_dense(g, sizes), last, nn.Unflatten(1, (channels, *g.sides * 2)))
 
 
 def _normed(g: Geometry, width: int) -> list[nn.Module]:
-    norm = [nn.BatchNorm2d(width)] if g.preset.norm else []
-    return [*norm, ACTIVATIONS[g.activation]()]
+    activation = ACTIVATIONS[g.activation]()
+    if not g.preset.norm:
+        return [activation]
+    if isinstance(activation, nn.ReLU | nn.LeakyReLU):
+        activation.inplace = True  # neither needs what it overwrites for its gradient
+    return [BatchNorm2d(width), activation]
 
 
 def _dense(g: Geometry, sizes: Sequence[int]) -> list[nn.Module]:
     """A linear layer with its activation from each size to the next."""
-    return [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), ACTIVATIONS[g.activation]())]
+    return [m for a, b in pairwise(sizes) for m in (Linear(a, b), ACTIVATIONS[g.activation]())]
 
 
 NETS: dict[str, Net] = {

@@ -71,14 +71,14 @@ def losses(
     def terms(where: slice) -> Tensor:
         x = pixels(model, images, where)
         if q is None or noise is None:
-            recon, divergence, x_hat, _ = model.terms(x)
+            recon, divergence, out, _ = model.terms(x)
         else:
             part = select(q, where)
             z = shifted(part, noise[where])
             recon = model.likelihood.distortion(x, model.decode(z), z)
             divergence, _ = model.divergence.evaluate(part, model.prior())
-            x_hat = model.likelihood.mean(model.decode(part.mean))
-        found = (recon, divergence, metrics.mse(x_hat, x))
+            out = model.decode(part.mean)
+        found = (recon, divergence, metrics.mse(model.likelihood.mean(out), x))
         return torch.stack([values.cpu().double() for values in found])
 
     parts = each(terms, len(images), size, f"losses, {name}")

@@ -3,10 +3,11 @@
 import warnings
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from robustvae import distributed
+from robustvae.layers import BatchNorm2d
 from robustvae.model import Autoencoder, Terms
 from robustvae.params import LossSettings
 
@@ -27,7 +28,7 @@ class Parallel(DistributedDataParallel):
 
     def __init__(self, model: Autoencoder) -> None:
         for part in model.modules():
-            if isinstance(part, nn.BatchNorm2d):
+            if isinstance(part, BatchNorm2d):
                 part.__class__ = Norm
         # Of a weight of one channel, whose layout has two names.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
@@ -39,7 +40,7 @@ class Parallel(DistributedDataParallel):
         return self.module.loss_settings
 
     def forward(self, x: Tensor, target: Tensor) -> Terms:
-        """As Autoencoder.terms, but for x_hat, of which there are this process's rows."""
+        """As Autoencoder.terms, but for `out`, of which there are this process's rows."""
         with distributed.shared(len(x)) as share:
             if share is None:
                 return super().forward(x, target)  # type: ignore[no-any-return, no-untyped-call]
@@ -48,10 +49,10 @@ class Parallel(DistributedDataParallel):
             rows = share.whole(torch.stack([terms.recon, terms.divergence], 1))
             part = len(terms.recon) / share.total  # what is logged are means over rows
             stats = {name: distributed.summed(part * v) for name, v in terms.stats.items()}
-        return Terms(rows[:, 0], rows[:, 1], terms.x_hat, stats)
+        return Terms(rows[:, 0], rows[:, 1], terms.out, stats)
 
 
-class Norm(nn.BatchNorm2d):
+class Norm(BatchNorm2d):
     """Batch norm over the rows of all processes; torch's SyncBatchNorm takes none on CPUs."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,20 +65,9 @@ class Norm(nn.BatchNorm2d):
         moments = torch.stack([mean, var + mean.square()])
         mean, square = distributed.summed(len(x) / share.total * moments)
         var = square - mean.square()  # float64, for little of them may be left
-        self._follow(mean.detach(), var.detach(), share.total * x[0, 0].numel())
+        count, dtype = share.total * x[0, 0].numel(), self.weight.dtype
+        self.follow(mean.to(dtype), var.to(dtype), count)
         scale = self.weight * (var + self.eps).rsqrt()
         shift = self.bias - mean * scale
         scale, shift = (t.to(wide)[:, None, None] for t in (scale, shift))
         return torch.addcmul(shift, wide, scale).to(x.dtype)
-
-    @torch.no_grad()
-    def _follow(self, mean: Tensor, var: Tensor, count: int) -> None:
-        """Move the averages that evaluation uses, of the unbiased variance."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.momentum is not None
-        assert self.num_batches_tracked is not None
-        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-        unbiased = var * count / (count - 1)
-        self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
-        self.num_batches_tracked += 1

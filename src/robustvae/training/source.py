@@ -47,7 +47,7 @@ class Source:
 
     def _take(self, images: Tensor, index: Tensor, *draw: str | int) -> Tensor:
         x = images.index_select(0, index.to(images.device)).to(self.device)
-        x = x.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        x = x.contiguous(memory_format=torch.channels_last).to(torch.float32).div_(255)
         if self.dynamic:  # the stream starts anew: an image that is its own target is drawn once
             x = binarize.apply(x, "dynamic", 0.5, self.stream("binarize", *draw))
         return x
