@@ -43,8 +43,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CONVENTIONAL = {"0 workers": 0, "2 workers": 2}
 SPINS = "300000"  # of idle threads, GNU OpenMP's own default
 KINDS = {  # of operations, by what is in their names
-    r"convolution|aten::(add|b|)mm|col2im": "products",
-    "batch_norm": "batch norm",
+    r"convolution|aten::(add|b|)mm|linear_pointwise": "products",
+    "batch_norm|_Norm|addcmul": "batch norm",
     "silu|clamp_min|threshold|tanh|sigmoid|softplus": "activations",
     "adam": "optimiser",
     "copy|contiguous|clone|fill|zero": "copies",
@@ -197,7 +197,7 @@ def own_process() -> ProcessPoolExecutor:
 
 def operations(net: Net) -> float:
     """Operations of the products per image, forward and backward; a multiply-add is two."""
-    model, x = build(net), torch.rand(net.batch, *net.shape)
+    model, x = of_torch(build(net)), torch.rand(net.batch, *net.shape)
     with FlopCounterMode(display=False) as counter:
         terms = model(x)
         (terms.recon.mean() + terms.divergence.mean()).backward()

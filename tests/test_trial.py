@@ -10,7 +10,7 @@ import pytest
 import short
 import torch
 
-from robustvae import trial
+from robustvae import layers, trial
 from robustvae.errors import UserError
 from robustvae.model import Autoencoder
 from robustvae.params import TrainSettings
@@ -219,7 +219,9 @@ def test_a_trial_changes_neither_model_nor_random_stream() -> None:
     assert short.content(model) == before
 
 
-def test_work_is_the_number_of_multiply_adds() -> None:
+@pytest.mark.parametrize("large", [0, layers.LARGE])
+def test_work_is_the_number_of_multiply_adds(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "LARGE", large)
     s = short.settings()
     model = Autoencoder.build(s.model, s.loss, (1, 8, 8))
     assert trial.work(model) == 64 * 16 + 16 * 6 + 3 * 16 + 16 * 64

@@ -93,9 +93,9 @@ def folder() -> Path:
 
 def work(model: Autoencoder) -> int:
     """Multiply-adds of an image's way through encoder and decoder."""
-    x = torch.zeros(1, *model.shape)
+    x = torch.zeros(1, *model.shape, dtype=torch.float64)  # in which layers are torch's own
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        copy.deepcopy(model).eval().reconstruct(x)
+        copy.deepcopy(model).double().eval().reconstruct(x)
     return int(counter.get_total_flops()) // 2
 
 
