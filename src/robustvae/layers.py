@@ -177,10 +177,10 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Of x, weight and bias."""
-        (x, weight), (of_x, _, of_bias) = ctx.saved_tensors, ctx.needs_input_grad
+        (x, weight), (of_x, of_weight, of_bias) = ctx.saved_tensors, ctx.needs_input_grad
         return (
             _product(grad, weight.T) if of_x else None,
-            _product(grad.T, x.T),
+            _product(grad.T, x.T) if of_weight else None,
             grad.sum(0) if of_bias else None,
         )
 
@@ -233,7 +233,7 @@ def _grouped(x: Tensor) -> tuple[Tensor, int]:
     """Maps as a matrix, `groups` consecutive pixels to a row: its columns are short to add up."""
     channels = x.shape[1]
     pixels, most = x.numel() // channels, max(1, COLUMNS // channels)
-    groups = max(n for n in range(1, most + 1) if pixels % n == 0)
+    groups = next(n for n in range(most, 0, -1) if pixels % n == 0)
     return x.permute(0, 2, 3, 1).reshape(-1, groups * channels), groups
 
 
