@@ -10,8 +10,8 @@ import torch
 
 from benchmarks import corruptions, evaluation, training
 from benchmarks.training import ROOT
-from robustvae import files
-from robustvae.progress import say
+from robustvae.runtime import files
+from robustvae.runtime.progress import say
 
 MEASURED = ("small", "wide", "conv 64")
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from robustvae import corruptions, seeding
+from robustvae import corruptions
+from robustvae.runtime import seeding
 
 Image = np.ndarray  # uint8 [H, W]
 IMAGES = 10_000

@@ -12,8 +12,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.training import NETS, ROOT, build, generated, settings
-from robustvae import robustness
-from robustvae.robustness import bounds
+from robustvae.robustness import bounds, measure
 from robustvae.robustness.bounds import Draws
 
 SETS = 3  # corrupted sets beside the clean one
@@ -36,11 +35,11 @@ def speed(name: str, count: int) -> dict[str, float]:
     sets = {str(k): np.roll(images, k, axis=-1) for k in range(SETS + 1)}
     with contextlib.redirect_stderr(io.StringIO()):
         q = bounds.posteriors(model, images, chosen.batch_size)
-        features = partial(robustness.features, model, images, q, chosen.batch_size)
-        probe = robustness.fit_probe(features, labels, labels, chosen)
-        known = robustness.Known(q, labels, images.mean(0) / np.float32(255), probe, draws)
+        features = partial(measure.features, model, images, q, chosen.batch_size)
+        probe = measure.fit_probe(features, labels, labels, chosen)
+        known = measure.Known(q, labels, images.mean(0) / np.float32(255), probe, draws)
         start = time.perf_counter()
-        robustness.measure(model, sets, known, chosen)
+        measure.measure(model, sets, known, chosen)
         middle = time.perf_counter()
         part = None if q is None else bounds.select(q, slice(few))
         bounds.likelihood(model, images[:few], part, True, chosen, draws)

@@ -30,14 +30,15 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from robustvae import params, training, vision
-from robustvae.device import setup
-from robustvae.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
-from robustvae.model import Autoencoder
-from robustvae.nets import Maps, Vector
+from robustvae import params, training
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.models.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
+from robustvae.models.nets import Maps, Vector
 from robustvae.params import Params
+from robustvae.runtime import torchvision_shim
+from robustvae.runtime.device import setup
+from robustvae.training.batches import Source
 from robustvae.training.loop import Trainer
-from robustvae.training.source import Source
 
 ROOT = Path(__file__).resolve().parent.parent
 CONVENTIONAL = {"0 workers": 0, "2 workers": 2}
@@ -86,7 +87,7 @@ def generated(count: int, shape: tuple[int, int, int]) -> np.ndarray:
 def build(net: Net) -> Autoencoder:
     """A fresh model, the same each time."""
     chosen = settings(net)
-    setup(chosen.run)
+    setup(**chosen.run.model_dump())
     return Autoencoder.build(chosen.model, chosen.loss, net.shape)
 
 
@@ -152,7 +153,7 @@ class Conventional:
     """The usual script, its worker processes kept from epoch to epoch."""
 
     def __init__(self, net: Net, images: np.ndarray, workers: int) -> None:
-        vision.prepare()
+        torchvision_shim.prepare()
         from torchvision import transforms
 
         chosen = settings(net)

@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from robustvae import binarize, corruptions, files, params, prepared, seeding
+from robustvae import corruptions, params
 from robustvae.corruptions import official
+from robustvae.data import binarize, prepared
+from robustvae.data.prepared import Prepared
 from robustvae.params import CorruptionSettings
-from robustvae.prepared import Prepared
-from robustvae.progress import track
+from robustvae.runtime import files, seeding
+from robustvae.runtime.progress import track
 from stages import CORRUPTED, PREPARED, RAW, run
 
 ARCHIVE = RAW / "mnist_c.zip"

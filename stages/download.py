@@ -3,10 +3,11 @@
 import shutil
 from pathlib import Path
 
-from robustvae import files, params
-from robustvae.datasets import DATASETS, LICENCES
-from robustvae.datasets.idx import MNIST_C
-from robustvae.downloads import Library
+from robustvae import params
+from robustvae.data.downloads import Library
+from robustvae.data.sources import DATASETS, LICENCES
+from robustvae.data.sources.idx import MNIST_C
+from robustvae.runtime import files
 from stages import CACHE, RAW, run
 
 

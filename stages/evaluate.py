@@ -9,13 +9,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from robustvae import checkpoint, device, distributed, files, params, prepared, robustness
+from robustvae import params
+from robustvae.data import prepared
+from robustvae.data.prepared import SPLITS, Prepared
+from robustvae.models import folder as model_folder
 from robustvae.params import RunSettings
-from robustvae.prepared import SPLITS, Prepared
-from robustvae.progress import say
-from robustvae.robustness import bounds, collapse, table
+from robustvae.robustness import bounds, collapse, measure, table
 from robustvae.robustness.bounds import Draws, Report
 from robustvae.robustness.collapse import Collapse
+from robustvae.runtime import device, distributed, files
+from robustvae.runtime.progress import say
 from stages import CORRUPTED, MODELS, PREPARED, REPORTS, run
 
 SHORT = ("elbo", "bits_per_dim")  # of the likelihood, with the bound: what metrics.json has
@@ -32,34 +35,34 @@ def main() -> None:
     And the lines of the table that `dvc metrics show` prints, each a file.
     """
     settings = params.load().evaluate
-    data, model = prepared.load(PREPARED), checkpoint.load(MODELS)
+    data, model = prepared.load(PREPARED), model_folder.load(MODELS)
     running = RunSettings.model_validate(model.config["run"])
-    where = device.setup(running)
+    where = device.setup(**running.model_dump())
     distributed.refuse(where)
     model.to(where, memory_format=torch.channels_last)
     draws, size = Draws(running.seed), settings.batch_size
     listed, sets = _sets(data, running.seed)
-    seen = partial(robustness.binarized, info=data.info, seed=running.seed)
-    chosen = robustness.of_training(len(data.train), running.seed)
+    seen = partial(measure.binarized, info=data.info, seed=running.seed)
+    chosen = measure.of_training(len(data.train), running.seed)
     images = {"train": seen(data.train[chosen], "train"), "val": seen(data.val, "val")}
     images["test"] = sets["clean"]
     q = {s: bounds.posteriors(model, images[s], size) for s in SPLITS}
-    losses = {s: robustness.losses(model, images[s], q[s], s, size, draws) for s in SPLITS}
+    losses = {s: measure.losses(model, images[s], q[s], s, size, draws) for s in SPLITS}
     binary = data.info["binarize"] != "none"
     likelihood = bounds.likelihood(model, images["test"], q["test"], binary, settings, draws)
     if likelihood.cost is not None:
         say(f"importance-weighted bound: {1000 * likelihood.cost:.1f} ms per image")
     use, latents = collapse.latents(model, images["test"], q["test"], size, draws)
 
-    features = partial(robustness.features, model, images["train"], q["train"], size)
+    features = partial(measure.features, model, images["train"], q["train"], size)
     labels = data.labels["train"][chosen], data.labels["test"]
-    probe = robustness.fit_probe(features, *labels, settings)
+    probe = measure.fit_probe(features, *labels, settings)
     mean_image = np.asarray(data.train.mean(axis=0) / 255, dtype=np.float32)
-    known = robustness.Known(q["test"], data.labels["test"], mean_image, probe, draws)
-    values, means = robustness.measure(model, sets, known, settings)
+    known = measure.Known(q["test"], data.labels["test"], mean_image, probe, draws)
+    values, means = measure.measure(model, sets, known, settings)
     if distributed.rank() > 0:
         return
-    gaps = robustness.gaps(model, known, binary, settings)
+    gaps = measure.gaps(model, known, binary, settings)
     rows, reasons = table.tabulate(values, listed, settings, running.seed, gaps)
     reasons |= table.missing(rows, gaps)
 
@@ -99,7 +102,7 @@ def _sets(data: Prepared, seed: int) -> tuple[list[dict[str, Any]], dict[str, np
         images[name] = files.open_npy(CORRUPTED / entry["file"])
         kept = {key: entry[key] for key in ("group", "severity", "default")}
         listed.append({"name": name, "corruption": entry["name"], **kept})
-    return listed, {n: robustness.binarized(x, "test", data.info, seed) for n, x in images.items()}
+    return listed, {n: measure.binarized(x, "test", data.info, seed) for n, x in images.items()}
 
 
 def _evaluation(

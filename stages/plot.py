@@ -7,8 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from robustvae import checkpoint, figures, files, params, prepared, robustness
-from robustvae.figures import Run
+from robustvae import params
+from robustvae.data import prepared
+from robustvae.models import folder as model_folder
+from robustvae.reporting import figures
+from robustvae.reporting.figures import Run
+from robustvae.robustness import measure
+from robustvae.runtime import files
 from stages import CORRUPTED, MODELS, PREPARED, REPORTS, run
 
 
@@ -20,11 +25,11 @@ def main() -> None:
 
 
 def _gather(settings: params.PlotSettings) -> Run:
-    model, data = checkpoint.load(MODELS), prepared.load(PREPARED)
+    model, data = model_folder.load(MODELS), prepared.load(PREPARED)
     torch.set_num_threads(model.config["run"]["threads"])
     sets = files.read_json(CORRUPTED / "info.json")["sets"]
     images = {figures.key(item): files.open_npy(CORRUPTED / item["file"]) for item in sets}
-    seen = partial(robustness.binarized, info=data.info, seed=model.config["run"]["seed"])
+    seen = partial(measure.binarized, info=data.info, seed=model.config["run"]["seed"])
     return Run(
         name=data.info["name"],
         model=model,

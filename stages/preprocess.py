@@ -3,9 +3,10 @@
 import shutil
 from pathlib import Path
 
-from robustvae import files, params
-from robustvae.datasets import DATASETS
-from robustvae.datasets.prepare import prepare
+from robustvae import params
+from robustvae.data.prepare import prepare
+from robustvae.data.sources import DATASETS
+from robustvae.runtime import files
 from stages import PREPARED, RAW, run
 
 

@@ -1,7 +1,9 @@
 """Put tables and figures on one self-contained page -> reports/report.html."""
 
-from robustvae import files, params, report
-from robustvae.report import Results
+from robustvae import params
+from robustvae.reporting import page
+from robustvae.reporting.page import Results
+from robustvae.runtime import files
 from stages import CORRUPTED, MODELS, REPORTS, run
 
 
@@ -22,7 +24,7 @@ def main() -> None:
         training_warnings=files.read_json(warnings) if warnings.exists() else (),
     )
     with files.replace(REPORTS / "report.html") as temporary:
-        temporary.write_text(report.page(results, title), encoding="utf-8", newline="\n")
+        temporary.write_text(page.page(results, title), encoding="utf-8", newline="\n")
     print(f"open {REPORTS / 'report.html'} in a browser")
 
 

@@ -5,23 +5,15 @@ from functools import partial
 
 import numpy as np
 
-from robustvae import (
-    checkpoint,
-    corruptions,
-    device,
-    distributed,
-    files,
-    params,
-    prepared,
-    resume,
-    seeding,
-    training,
-    trial,
-)
+from robustvae import corruptions, params, training
 from robustvae.corruptions import official
-from robustvae.model import Autoencoder
+from robustvae.data import prepared
+from robustvae.models import folder as model_folder
+from robustvae.models.autoencoder import Autoencoder
 from robustvae.params import MixtureSettings
-from robustvae.progress import say
+from robustvae.runtime import device, distributed, files, seeding
+from robustvae.runtime.progress import say
+from robustvae.training import resume, speed_trial
 from stages import CACHE, MODELS, PREPARED, RAW, REPORTS, run
 
 
@@ -29,7 +21,7 @@ def main() -> None:
     """Train, or go on training; write models/ and reports/train/."""
     settings = params.load()
     data = prepared.load(PREPARED)
-    where = device.setup(settings.run)
+    where = device.setup(**settings.run.model_dump())
     model = Autoencoder.build(settings.model, settings.loss, data.shape)
     model.start(data.train)
     say(model.describe())
@@ -38,7 +30,9 @@ def main() -> None:
     config = {name: section.model_dump(mode="json") for name, section in sections.items()}
     config |= {"data": data.info}
     train, images = settings.train, len(data.train)
-    train = distributed.first(partial(trial.settle, model, train, settings.run, images, where))
+    train = distributed.first(
+        partial(speed_trial.settle, model, train, settings.run, images, where)
+    )
     ways = {"precision": train.precision, "compile": train.compile}
     identity = resume.identity(**config, **ways, device=where.type)
     keep, lead = resume.Checkpoint(CACHE, identity), distributed.rank() == 0
@@ -60,7 +54,7 @@ def main() -> None:
         found = training.warnings(settings.loss, rows)
         files.write_json(REPORTS / "train" / "warnings.json", found)
         best_epoch = training.best_epoch(rows) + 1
-        checkpoint.save(model, config | ways | {"best_epoch": best_epoch}, MODELS)
+        model_folder.save(model, config | ways | {"best_epoch": best_epoch}, MODELS)
     for text in found:
         say(f"warning: {text}")
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from robustvae import openmp, params
+from robustvae import params
+from robustvae.runtime import openmp
 
 openmp.settle()  # before torch is imported, as the stages do
 

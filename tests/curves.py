@@ -14,11 +14,13 @@ import short
 from stages import run
 from torch import Tensor
 
-from robustvae import device, distributed, resume, training
+from robustvae import training
 from robustvae.errors import UserError
-from robustvae.model import Autoencoder
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.runtime import device, distributed
+from robustvae.training import resume
+from robustvae.training.batches import Source
 from robustvae.training.loop import Trainer
-from robustvae.training.source import Source
 
 # 43 images in batches of 16 (the last of 11), 20 for validation: odd shares among two.
 CONV = {"name": "conv", "channels": [4, 4]}
@@ -59,7 +61,7 @@ def curve(changes: dict[str, Any], double: bool = False) -> dict[str, list[Any]]
         return take(self, *args).double()
 
     s = short.settings({"train.epochs": 17, **changes})
-    device.setup(s.run)
+    device.setup(**s.run.model_dump())
     model = Autoencoder.build(s.model, s.loss, (1, 8, 8))
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(Trainer, "step", noted))
@@ -73,7 +75,7 @@ def curve(changes: dict[str, Any], double: bool = False) -> dict[str, list[Any]]
 def stopped(cache: Path) -> str:
     """What a training says whose loss is soon not finite."""
     s = short.settings({"train.lr": 1e30})
-    device.setup(s.run)
+    device.setup(**s.run.model_dump())
     model = Autoencoder.build(s.model, s.loss, (1, 8, 8))
     keep = resume.Checkpoint(cache, "0" * 64)
     try:

@@ -1,47 +1,61 @@
-"""Which project files each module and stage needs, read from the import statements."""
+"""Which project files each file needs, read from the import statements."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "robustvae"
-# They cannot change what a stage writes: they check values, which DVC tracks, and speak.
-NEUTRAL = {"params", "errors", "progress"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+# They cannot change what a stage writes: they check values, which DVC tracks, and speak. What an
+# architecture's settings come to is computed in one of them, which counts.
+NEUTRAL = ("params", "errors.py", "runtime/progress.py", "runtime/version.py")
+COUNTED = {PACKAGE / "params/geometry.py"}
 
 
-def direct(path: Path) -> set[str]:
-    """Top-level modules or packages of robustvae that a file imports, wherever in the file."""
-    found: set[str] = set()
+def room(path: Path) -> str:
+    """The folder of the package that a file is in, or the name of a file beside the folders."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@cache
+def direct(path: Path) -> frozenset[Path]:
+    """Files of the package that a file imports, wherever in the file; not their packages."""
+    found: set[Path] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "robustvae":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("robustvae."):
-            found.add((node.module or "").split(".")[1])
+        if (
+            isinstance(node, ast.ImportFrom)
+            and (node.module or "").partition(".")[0] == "robustvae"
+        ):
+            for alias in node.names:
+                found |= {_file(f"{node.module}.{alias.name}") or _file(node.module or "") or path}
         elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("robustvae.")}
-    return found
+            found |= {_file(a.name) or path for a in node.names if a.name.startswith("robustvae")}
+    return frozenset(found - {path})
 
 
-def files(module: str) -> list[Path]:
-    """The files of a module or package."""
-    folder = PACKAGE / module
-    return sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{module}.py"]
+def _file(module: str) -> Path | None:
+    place = PACKAGE.parent.joinpath(*module.split("."))
+    found = (place / "__init__.py", place.with_suffix(".py"))
+    return next((path for path in found if path.exists()), None)
 
 
-def closure(path: Path) -> set[str]:
-    """Modules that a file needs directly or through others, without the neutral ones."""
-    found: set[str] = set()
-    waiting = direct(path)
+def closure(path: Path) -> set[Path]:
+    """Files that a file needs directly or through others, without those that cannot matter."""
+    found: set[Path] = set()
+    waiting = set(direct(path))
     while waiting:
-        module = waiting.pop()
-        if module in found or module in NEUTRAL:
+        file = waiting.pop()
+        if file in found or (neutral(file) and file not in COUNTED):
             continue
-        found.add(module)
-        for file in files(module):
-            waiting |= direct(file)
+        found.add(file)
+        packages = {file.with_name("__init__.py"), file.parent.with_name("__init__.py")}
+        waiting |= direct(file) | {p for p in packages if p.exists()}
     return found
 
 
-def dep(module: str) -> str:
-    """How dvc.yaml names a module: the package's folder, or the file."""
-    return f"src/robustvae/{module}" + ("" if (PACKAGE / module).is_dir() else ".py")
+def neutral(path: Path) -> bool:
+    """Can it change nothing that is computed: is it of that kind, or only a description?"""
+    own = path.relative_to(PACKAGE).as_posix()
+    described = path.name == "__init__.py" and len(ast.parse(path.read_text()).body) < 2
+    return described or own == "__init__.py" or own.startswith(NEUTRAL)

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from conftest import ROOT, overlay
 
-from robustvae import corruptions, device, params, resume, training
-from robustvae.model import Autoencoder
+from robustvae import corruptions, params, training
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.runtime import device
+from robustvae.training import resume
 from robustvae.training.schedule import Row
 
 TINY = {
@@ -55,7 +57,7 @@ def fit(
 ) -> tuple[list[Row], Autoencoder]:
     """Train from the start, or from the checkpoint; history and model."""
     s = settings(changes)
-    device.setup(s.run)
+    device.setup(**s.run.model_dump())
     model = Autoencoder.build(s.model, s.loss, (1, 8, 8))
     rows = training.fit(
         model, TRAIN, VAL, s.train, s.run,

@@ -13,10 +13,10 @@ from PIL import Image
 from scipy import stats
 
 import robustvae
-from robustvae import layers
 from robustvae.api import VAE
 from robustvae.api.export import TOLERANCE
 from robustvae.errors import UserError
+from robustvae.models import layers
 from robustvae.robustness.bounds import Draws
 
 

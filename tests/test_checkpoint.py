@@ -9,9 +9,10 @@ import torch
 from conftest import ROOT
 from safetensors.torch import save_file
 
-from robustvae import checkpoint, files
 from robustvae.errors import UserError
-from robustvae.model import Autoencoder
+from robustvae.models import folder as model_folder
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.runtime import files
 
 FAMILIES = {
     "gaussian": {"loss.prior.mu": [0.5, -0.5, 0.0], "model.architecture.channels": [4, 8]},
@@ -38,7 +39,7 @@ def make_model(make_params):
 
 @pytest.fixture
 def folder(tmp_path, make_model) -> Path:
-    checkpoint.save(make_model(), {"train": {"epochs": 3}}, tmp_path / "models")
+    model_folder.save(make_model(), {"train": {"epochs": 3}}, tmp_path / "models")
     return tmp_path / "models"
 
 
@@ -46,8 +47,8 @@ def folder(tmp_path, make_model) -> Path:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_reloaded_model_is_the_same_to_the_bit(tmp_path, make_model, family, memory):
     model = make_model(FAMILIES[family]).to(memory_format=memory)
-    checkpoint.save(model, {}, tmp_path)
-    again = checkpoint.load(tmp_path)
+    model_folder.save(model, {}, tmp_path)
+    again = model_folder.load(tmp_path)
     x = torch.rand(5, *SHAPE)
     assert not again.training
     assert (again.settings, again.loss_settings, again.shape) == (
@@ -62,7 +63,7 @@ def test_a_reloaded_model_is_the_same_to_the_bit(tmp_path, make_model, family, m
 
 
 def test_config_holds_what_training_adds_and_what_the_model_knows(folder):
-    model = checkpoint.load(folder)
+    model = model_folder.load(folder)
     assert model.config["train"] == {"epochs": 3}
     assert model.config["format"] == 2
     assert model.config["shape"] == [3, 12, 12]
@@ -72,7 +73,7 @@ def test_config_holds_what_training_adds_and_what_the_model_knows(folder):
 
 
 def test_the_same_model_gives_the_same_bytes(folder, tmp_path, make_model):
-    checkpoint.save(make_model(), {"train": {"epochs": 3}}, tmp_path / "other")
+    model_folder.save(make_model(), {"train": {"epochs": 3}}, tmp_path / "other")
     for name in ("model.safetensors", "config.json"):
         assert (folder / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
@@ -81,7 +82,7 @@ def test_loading_leaves_the_random_stream_alone(folder):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    checkpoint.load(folder)
+    model_folder.load(folder)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -89,12 +90,12 @@ def test_loading_leaves_the_random_stream_alone(folder):
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(UserError, match=f"no model there \\({name} is missing\\); train one"):
-        checkpoint.load(folder)
+        model_folder.load(folder)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere: no model there"):
-        checkpoint.load(tmp_path / "nowhere")
+        model_folder.load(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_settings_that_build_no_model_are_refused(folder, change, text):
     path = folder / "config.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(UserError) as error:
-        checkpoint.load(folder)
+        model_folder.load(folder)
     assert text in str(error.value)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
@@ -127,14 +128,14 @@ def test_truncated_weights_are_refused(folder, keep):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(keep * len(whole))])
     with pytest.raises(UserError, match="truncated or no safetensors file"):
-        checkpoint.load(folder)
+        model_folder.load(folder)
 
 
 def test_weights_of_another_model_are_refused(folder, tmp_path, make_model):
-    checkpoint.save(make_model({"model.latent_dim": 5}), {}, tmp_path / "other")
+    model_folder.save(make_model({"model.latent_dim": 5}), {}, tmp_path / "other")
     (tmp_path / "other" / "model.safetensors").replace(folder / "model.safetensors")
     with pytest.raises(UserError) as error:
-        checkpoint.load(folder)
+        model_folder.load(folder)
     expected = "latent.head.weight is 10x36 float32, not 6x36 float32 and 2 more"
     assert expected in str(error.value)
 
@@ -142,7 +143,7 @@ def test_weights_of_another_model_are_refused(folder, tmp_path, make_model):
 def test_missing_weights_are_named(folder):
     save_file({"x": torch.zeros(1)}, folder / "model.safetensors")
     with pytest.raises(UserError, match=r"likelihood.raw is missing and \d+ more"):
-        checkpoint.load(folder)
+        model_folder.load(folder)
 
 
 class Trap:
@@ -160,15 +161,17 @@ def test_loading_runs_nothing_that_it_reads(folder, tmp_path):
     with (folder / "model.safetensors").open("wb") as file:
         pickle.dump(Trap(marker), file)
     with pytest.raises(UserError):
-        checkpoint.load(folder)
+        model_folder.load(folder)
     assert not marker.exists()
 
 
 def test_a_failed_save_leaves_the_old_model(folder, make_model, monkeypatch):
     before = (folder / "model.safetensors").read_bytes()
-    monkeypatch.setattr(checkpoint, "save_file", lambda *_: (_ for _ in ()).throw(OSError(28, "")))
+    monkeypatch.setattr(
+        model_folder, "save_file", lambda *_: (_ for _ in ()).throw(OSError(28, ""))
+    )
     with pytest.raises(Exception, match="no space left"):
-        checkpoint.save(make_model({"model.latent_dim": 5}), {}, folder)
+        model_folder.save(make_model({"model.latent_dim": 5}), {}, folder)
     assert (folder / "model.safetensors").read_bytes() == before
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
 

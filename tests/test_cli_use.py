@@ -10,8 +10,9 @@ import tiny
 from PIL import Image
 
 import robustvae
-from robustvae import cli, files
-from robustvae.figures.pictures import as_bytes
+from robustvae import cli
+from robustvae.reporting.figures.pictures import as_bytes
+from robustvae.runtime import files
 
 VERBS = {
     "reconstruct": ["test"],

@@ -15,8 +15,8 @@ import yaml
 from conftest import ROOT, overlay
 
 from robustvae import cli, params
-from robustvae.compare import page, statistics
 from robustvae.errors import UserError
+from robustvae.experiments import page, statistics
 
 SETS = [
     ("clean", "clean", 0),
@@ -395,7 +395,7 @@ def test_mistakes_are_named(
 
 
 def test_no_experiments_at_all_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from robustvae import compare
+    from robustvae.experiments import compare
 
     monkeypatch.chdir(tmp_path)
     git("init", "-q")

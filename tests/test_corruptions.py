@@ -10,8 +10,10 @@ from benchmarks import corruptions as plain
 from scipy import ndimage
 from sklearn.datasets import load_digits
 
-from robustvae import corruptions, seeding
-from robustvae.corruptions import CORRUPTIONS, FIFTEEN, SANE, Rules, blur, photometric, sampling
+from robustvae import corruptions
+from robustvae.corruptions import CORRUPTIONS, FIFTEEN, blur, photometric, sampling
+from robustvae.corruptions.sampling import SANE, Rules
+from robustvae.runtime import seeding
 
 NAMES = list(CORRUPTIONS)
 RANDOM = [n for n in NAMES if n not in {
@@ -101,7 +103,7 @@ def test_same_bytes_where_torch_must_be_deterministic(name: str, shape: tuple[in
 
 @pytest.mark.parametrize("name", NAMES)
 def test_images_too_large_to_share_a_chunk(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corruptions, "CHUNK_VALUES", 1)
+    monkeypatch.setattr("robustvae.corruptions.apply.CHUNK_VALUES", 1)
     images = noise_images((3, 24, 20), 3)
     out = corruptions.corrupt_images(images, name)
     assert (corruptions.corrupt_images(images[1:], name, start=1) == out[1:]).all()

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustvae import files, prepared
-from robustvae.datasets import DATASETS, LICENCES, celeba, cifar, idx
-from robustvae.datasets import prepare as preparing
-from robustvae.downloads import Library, Source
+from robustvae.data import prepare as preparing
+from robustvae.data import prepared
+from robustvae.data.downloads import Library, Source
+from robustvae.data.sources import DATASETS, LICENCES, celeba, cifar, idx
 from robustvae.errors import UserError
+from robustvae.runtime import files
 
 RNG = np.random.default_rng(0)
 

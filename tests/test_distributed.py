@@ -20,9 +20,10 @@ from conftest import ROOT, copy_project, overlay
 from stages import train
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from robustvae import distributed, params, training
-from robustvae.distributed import Share
+from robustvae import params, training
 from robustvae.errors import UserError
+from robustvae.runtime import distributed
+from robustvae.runtime.distributed import Share
 
 TRAIN = [sys.executable, "-m", "stages.train"]
 TWO = {"ROBUSTVAE_NPROC": "2"}

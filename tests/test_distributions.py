@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from robustvae.distributions import DiagNormal, DiagStudentT, log_student_constant
+from robustvae.models.distributions import DiagNormal, DiagStudentT, log_student_constant
 
 DRAWS = 200_000
 MU, LOGVAR = torch.tensor([0.5, -1.0]), torch.tensor([-0.6, 0.8])

@@ -9,9 +9,11 @@ import yaml
 from scipy import integrate, stats
 from torch import Tensor
 
-from robustvae import divergences, params
-from robustvae.distributions import DiagNormal, log_student_constant
-from robustvae.divergences import (
+from robustvae import params
+from robustvae.errors import UserError
+from robustvae.models import divergences
+from robustvae.models.distributions import DiagNormal, log_student_constant
+from robustvae.models.divergences import (
     DIVERGENCES,
     T3,
     Alpha,
@@ -22,8 +24,7 @@ from robustvae.divergences import (
     Objective,
     Renyi,
 )
-from robustvae.errors import UserError
-from robustvae.likelihoods import Bernoulli, Gaussian, StudentT
+from robustvae.models.likelihoods import Bernoulli, Gaussian, StudentT
 from robustvae.params import CapacitySettings
 
 ROOT = Path(__file__).parents[1]

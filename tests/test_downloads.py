@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from robustvae import downloads
-from robustvae.downloads import Library, Source
+from robustvae.data import downloads
+from robustvae.data.downloads import Library, Source
 from robustvae.errors import UserError
 
 CONTENT = os.urandom(300_000)

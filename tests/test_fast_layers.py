@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustvae import layers
+from robustvae.models import layers
 
 
 @pytest.fixture(params=[1, 2, 3])

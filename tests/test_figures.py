@@ -15,11 +15,11 @@ from matplotlib.text import Text
 from scipy import stats
 from sklearn import metrics as reference
 
-from robustvae import figures
-from robustvae.figures import GALLERY, Run, charts, latent, pictures
-from robustvae.figures.style import CLASSES, save
-from robustvae.model import Autoencoder
-from robustvae.quantiles import Law, qq
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.reporting import figures
+from robustvae.reporting.figures import GALLERY, Run, charts, latent, pictures
+from robustvae.reporting.figures.style import CLASSES, save
+from robustvae.robustness.quantiles import Law, qq
 
 N, SIDE = 40, 16
 SETS = [

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from robustvae import files
 from robustvae.errors import UserError
+from robustvae.runtime import files
 
 
 def fail(target: Path, error: Exception) -> None:

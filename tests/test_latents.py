@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustvae import divergences
-from robustvae.architectures import geometry
-from robustvae.latents import LATENTS, VQ, Continuous, perplexity
+from robustvae.models import divergences
+from robustvae.models.latents import LATENTS, VQ, Continuous, perplexity
+from robustvae.params.geometry import geometry
 
 PIXELS = 28 * 28
 KINDS = {

@@ -6,8 +6,9 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from robustvae import likelihoods, params
-from robustvae.likelihoods import LIKELIHOODS, LOGVAR_FLOOR, Bernoulli, Gaussian, StudentT
+from robustvae import params
+from robustvae.models import likelihoods
+from robustvae.models.likelihoods import LIKELIHOODS, LOGVAR_FLOOR, Bernoulli, Gaussian, StudentT
 
 SIGMA, DF, DIM = 0.3, 3.0, 4
 EXAMPLES = {

@@ -6,9 +6,10 @@ import torch
 from scipy import integrate, stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from robustvae import metrics, vision
-from robustvae.distributions import DiagNormal, DiagStudentT
-from robustvae.metrics import METRICS, Pair, Probe
+from robustvae.models.distributions import DiagNormal, DiagStudentT
+from robustvae.robustness import metrics
+from robustvae.robustness.metrics import METRICS, Pair, Probe
+from robustvae.runtime import torchvision_shim
 
 RNG = np.random.default_rng(0)
 
@@ -27,7 +28,7 @@ SHAPES = pytest.mark.parametrize(("channels", "side"), [(1, 8), (1, 28), (3, 32)
 
 @SHAPES
 def test_ssim_is_that_of_torchmetrics(channels: int, side: int) -> None:
-    vision.prepare()
+    torchvision_shim.prepare()
     from torchmetrics.functional.image import structural_similarity_index_measure as reference
 
     x, y = (t.double() for t in images(6, channels, side))

@@ -12,8 +12,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from robustvae.errors import UserError
-from robustvae.model import Autoencoder
-from robustvae.nets import NETS
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.models.nets import NETS
 from robustvae.params import ModelSettings
 
 SIDE = 12
@@ -338,7 +338,9 @@ def test_log_weights_are_exact_for_a_linear_t3_model(make_params):
 
 def test_log_weights_decode_many_draws_in_blocks(make_params, monkeypatch):
     model = build(make_params, NARROW["mlp"]).eval()
-    monkeypatch.setattr("robustvae.model.ROWS", 20)  # two draws of eight images at a time
+    monkeypatch.setattr(
+        "robustvae.models.autoencoder.ROWS", 20
+    )  # two draws of eight images at a time
     assert model.log_weights(squares(), 5).shape == (5, 8)
 
 

@@ -5,9 +5,9 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from robustvae.architectures import PRESETS, geometry
-from robustvae.nets import ACTIVATIONS, NETS, Maps, Vector
+from robustvae.models.nets import ACTIVATIONS, NETS, Maps, Vector
 from robustvae.params import ArchitectureSettings
+from robustvae.params.geometry import PRESETS, geometry
 
 NULL = {"channels": None, "depth": None, "max_filters": None, "hidden": None, "activation": "auto"}
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from robustvae import openmp
+from robustvae.runtime import openmp
 
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 

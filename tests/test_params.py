@@ -270,13 +270,16 @@ def test_a_stale_table_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_registries_have_the_names_that_params_knows() -> None:
-    from robustvae import architectures, datasets, divergences, likelihoods, metrics, nets
     from robustvae.corruptions import CORRUPTIONS
+    from robustvae.data import sources
+    from robustvae.models import divergences, likelihoods, nets
+    from robustvae.params import geometry
+    from robustvae.robustness import metrics
 
     fields = params.ArchitectureSettings.model_fields
     assert set(CORRUPTIONS) == set(get_args(params.CorruptionName))
-    assert set(datasets.DATASETS) == set(params.NATIVE)
-    assert set(architectures.PRESETS) == set(get_args(fields["name"].annotation)) == set(nets.NETS)
+    assert set(sources.DATASETS) == set(params.NATIVE)
+    assert set(geometry.PRESETS) == set(get_args(fields["name"].annotation)) == set(nets.NETS)
     words = get_args(params.LossSettings.model_fields["divergence"].annotation)
     assert set(divergences.DIVERGENCES) == set(words) - {"auto"}
     words = get_args(params.LikelihoodSettings.model_fields["name"].annotation)

@@ -11,11 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from robustvae import binarize, downloads, files, params, prepared
-from robustvae.datasets import DATASETS
-from robustvae.datasets import prepare as preparing
-from robustvae.datasets.pictures import Files, Geometry, Pictures, Pixels
+from robustvae import params
+from robustvae.data import binarize, downloads, prepared
+from robustvae.data import prepare as preparing
+from robustvae.data.pictures import Files, Geometry, Pictures, Pixels
+from robustvae.data.sources import DATASETS
 from robustvae.errors import UserError
+from robustvae.runtime import files
 
 GREY = Geometry(side=8, channels=1, crop=None)
 COLOUR = Geometry(side=8, channels=3, crop=None)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robustvae import quantiles
-from robustvae.quantiles import Law
+from robustvae.robustness import quantiles
+from robustvae.robustness.quantiles import Law
 
 LAWS = {
     "normal": Law(),

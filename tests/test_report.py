@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from robustvae import report
-from robustvae.report import Results
+from robustvae.reporting import page as report
+from robustvae.reporting.page import Results
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 DRIVER = shutil.which("chromedriver")

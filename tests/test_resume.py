@@ -14,10 +14,10 @@ import yaml
 from conftest import copy_project, overlay
 from short import content, fit
 
-from robustvae import params, resume
+from robustvae import params
 from robustvae.errors import UserError
-from robustvae.model import Autoencoder
-from robustvae.training import loop
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.training import loop, resume
 
 DIGEST = "0123456789abcdef" * 4
 CASES: dict[str, dict[str, Any]] = {
@@ -192,8 +192,8 @@ def test_identity_covers_parameters_data_and_code(monkeypatch: pytest.MonkeyPatc
     assert found == resume.identity(data="a", lr=1)
     assert found != resume.identity(lr=2, data="a")
     assert found != resume.identity(lr=1, data="b")
-    assert "robustvae.divergences" in resume.sources()
-    monkeypatch.setattr(resume, "sources", lambda: {"robustvae.model": "changed"})
+    assert "robustvae.models.divergences" in resume.sources()
+    monkeypatch.setattr(resume, "sources", lambda: {"robustvae.models.autoencoder": "changed"})
     assert found != resume.identity(lr=1, data="a")
 
 

@@ -20,11 +20,13 @@ from conftest import ROOT, overlay
 from scipy import integrate, stats
 from torch import Tensor, nn
 
-from robustvae import checkpoint, files, params, robustness
-from robustvae.distributions import DiagNormal, DiagStudentT
-from robustvae.robustness import bounds, collapse, table
+from robustvae import params
+from robustvae.models import folder as model_folder
+from robustvae.models.distributions import DiagNormal, DiagStudentT
+from robustvae.robustness import bounds, collapse, measure, table
 from robustvae.robustness.batches import each
 from robustvae.robustness.bounds import Draws
+from robustvae.runtime import files
 
 DIM, PIXELS = 2, (1, 2, 3)
 SETTINGS = params.check(params.read(ROOT / "params.yaml")).evaluate
@@ -550,28 +552,28 @@ def test_a_model_that_ignores_its_input_is_reported_as_collapsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project(tmp_path, "gaussian")
-    model = checkpoint.load(tiny.model("gaussian"))
+    model = model_folder.load(tiny.model("gaussian"))
     nn.init.zeros_(model.latent.head.weight)
     (tmp_path / "models").unlink()
-    checkpoint.save(model, model.config, tmp_path / "models")
+    model_folder.save(model, model.config, tmp_path / "models")
     found = evaluate(tmp_path, monkeypatch)["evaluation"]
     assert found["warnings"][0].startswith("collapsed: 0 of 4 latent dimensions vary")
     assert found["reasons"]["robustness.drift"] == "no latent dimension is active"
 
 
 def test_under_capacity_the_total_is_the_negative_elbo() -> None:
-    model = checkpoint.load(tiny.model("gaussian"))
+    model = model_folder.load(tiny.model("gaussian"))
     budget = model.loss_settings.capacity.model_copy(update={"weight": 10.0, "max": 5.0})
     loss = model.loss_settings.model_copy(update={"capacity": budget})
     annealed = type(model).build(model.settings, loss, model.shape).eval()
     images = np.load(tiny.data("gaussian") / "test.npy")
     q = bounds.posteriors(annealed, images, 16)
-    means = robustness.losses(annealed, images, q, "test", 16, Draws(0)).means
+    means = measure.losses(annealed, images, q, "test", 16, Draws(0)).means
     assert means["total"] == pytest.approx(means["recon"] + means["divergence"])
 
 
 def test_an_infinite_divergence_is_counted_and_its_mean_left_out() -> None:
-    model = checkpoint.load(tiny.model("gaussian"))
+    model = model_folder.load(tiny.model("gaussian"))
     loss = model.loss_settings.model_copy(update={"alpha": 2.0})
     wide = type(model).build(model.settings, loss, model.shape).eval()
     with torch.no_grad():
@@ -581,7 +583,7 @@ def test_an_infinite_divergence_is_counted_and_its_mean_left_out() -> None:
         wide.latent.head.weight.zero_()
     images = np.load(tiny.data("gaussian") / "test.npy")
     q = bounds.posteriors(wide, images, 16)
-    report = robustness.losses(wide, images, q, "test", 16, Draws(0))
+    report = measure.losses(wide, images, q, "test", 16, Draws(0))
     assert report.values["divergence"] is None
     assert report.reasons["divergence"] == "infinite for 100.00% of the images"
     assert report.facts["divergence_infinite_fraction"] == 1
@@ -602,7 +604,7 @@ PARITY = np.arange(32) % 2
     ids=["no labels", "attributes", "no test labels", "other classes"],
 )
 def test_the_probe_needs_labels(labels: np.ndarray, asked: np.ndarray, words: str) -> None:
-    found = robustness.fit_probe(lambda: np.zeros((32, 2)), labels, asked, SETTINGS)
+    found = measure.fit_probe(lambda: np.zeros((32, 2)), labels, asked, SETTINGS)
     assert words in found
 
 

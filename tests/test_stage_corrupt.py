@@ -9,9 +9,11 @@ import pytest
 import torch
 from stages import corrupt
 
-from robustvae import binarize, corruptions, files, params, seeding
+from robustvae import corruptions, params
 from robustvae.corruptions import official
+from robustvae.data import binarize
 from robustvae.errors import UserError
+from robustvae.runtime import files, seeding
 
 SHAPE = (1, 28, 28)
 Stage = Callable[..., dict[str, Any]]

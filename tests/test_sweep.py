@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT, copy_project
 from distributed import LocalCluster
 
-from robustvae import sweep
 from robustvae.errors import UserError
+from robustvae.experiments import sweep
 
 STAGES = """
 stages:

@@ -15,15 +15,17 @@ from pydantic import BaseModel
 from short import TRAIN, VAL, content, fit
 from sklearn.datasets import load_digits
 
-from robustvae import device, divergences, params, resume, training
+from robustvae import params, training
+from robustvae.data.prepared import Prepared
 from robustvae.errors import UserError
-from robustvae.latents import Continuous
-from robustvae.model import Autoencoder
+from robustvae.models import divergences
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.models.latents import Continuous
 from robustvae.params import LossSettings, TrainSettings
-from robustvae.prepared import Prepared
-from robustvae.training import loop
+from robustvae.runtime import device
+from robustvae.training import fitting, loop, resume
+from robustvae.training.batches import Source, add_noise, batches, mix
 from robustvae.training.schedule import best_epoch, clip_norm, learning_rate, stops_early
-from robustvae.training.source import Source, add_noise, batches, mix
 
 CPU = torch.device("cpu")
 
@@ -437,11 +439,15 @@ def test_automatic_clipping_is_for_gamma(changes: dict[str, Any], clips: bool) -
 
 
 def test_device_and_precision() -> None:
-    assert device.setup(short.settings({"run.device": "auto"}).run).type in ("cpu", "cuda", "mps")
+    assert device.setup(**short.settings({"run.device": "auto"}).run.model_dump()).type in (
+        "cpu",
+        "cuda",
+        "mps",
+    )
     assert device.precision("auto", CPU) == "fp32"
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match=r"run\.device: cuda is not available"):
-            device.setup(short.settings({"run.device": "cuda"}).run)
+            device.setup(**short.settings({"run.device": "cuda"}).run.model_dump())
 
 
 # --- what is written
@@ -452,7 +458,7 @@ def test_history_is_rewritten_after_each_epoch(
 ) -> None:
     lengths = []
     monkeypatch.setattr(
-        training, "say", lambda text: lengths.append(len(path.read_text().splitlines()))
+        fitting, "say", lambda text: lengths.append(len(path.read_text().splitlines()))
     )
     path = tmp_path / "history.csv"
     fit(history=path)
@@ -599,7 +605,7 @@ def test_alpha_beyond_0_and_1_trains_since_the_head_is_scaled(alpha: float) -> N
     s = params.check(overlay(params.read(ROOT / "params.yaml"), wide))
 
     def totals(scale: float | None) -> list[float]:
-        device.setup(s.run)
+        device.setup(**s.run.model_dump())
         model = Autoencoder.build(s.model, s.loss, (1, 28, 28))
         assert isinstance(model.latent, Continuous)
         assert model.latent.scale == pytest.approx(16 / math.sqrt(6272))

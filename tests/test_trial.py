@@ -10,10 +10,11 @@ import pytest
 import short
 import torch
 
-from robustvae import layers, trial
 from robustvae.errors import UserError
-from robustvae.model import Autoencoder
+from robustvae.models import layers
+from robustvae.models.autoencoder import Autoencoder
 from robustvae.params import TrainSettings
+from robustvae.training import speed_trial
 
 CPU = torch.device("cpu")
 LONG = 10**9  # images, so that a trial is worth it
@@ -38,7 +39,7 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> Rates:
             made.append(dict(zip(ways, (100.0, next(found)), strict=True)))
             return made[-1]
 
-        monkeypatch.setattr(trial, "measure", measure)
+        monkeypatch.setattr(speed_trial, "measure", measure)
         return made
 
     return prepare
@@ -47,7 +48,7 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> Rates:
 def settle(changes: dict[str, Any] | None = None, images: int = LONG, side: int = 8) -> str:
     s = short.settings({"train.precision": "auto", "train.compile": "off", **(changes or {})})
     model = Autoencoder.build(s.model, s.loss, (1, side, side))
-    found = trial.settle(model, s.train, s.run, images, CPU)
+    found = speed_trial.settle(model, s.train, s.run, images, CPU)
     changed = {"precision": found.precision, "compile": found.compile}
     assert found == s.train.model_copy(update=changed)
     return found.precision if s.train.compile == "off" else f"{found.precision} {found.compile}"
@@ -89,11 +90,11 @@ def test_compilation_is_tried_from_50_000_steps_on(rates: Rates) -> None:
 def test_where_nothing_compiles_the_trial_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def step(trainer: trial.Trainer, *_: Any) -> None:
+    def step(trainer: speed_trial.Trainer, *_: Any) -> None:
         if trainer.compiled:
             raise UserError("train.compile: torch cannot compile here")
 
-    monkeypatch.setattr(trial.Trainer, "step", step)
+    monkeypatch.setattr(speed_trial.Trainer, "step", step)
     assert settle(COMPILE) == "fp32 off"
     assert "compile: off, for want of a trial (train.compile: torch" in capsys.readouterr().out
 
@@ -192,15 +193,18 @@ def test_without_a_place_to_keep_it_no_trial_decides(
 def test_a_trial_takes_medians_of_steps_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     now, steps = 0.0, {"fp32": [9, 9, 2, 2, 8, 2, 2], "bf16": [9, 9, 1, 1, 1, 7, 1]}
 
-    def step(trainer: trial.Trainer, *_: Any) -> None:
+    def step(trainer: speed_trial.Trainer, *_: Any) -> None:
         nonlocal now
         now += steps[trainer.precision].pop(0)
 
-    monkeypatch.setattr(trial.Trainer, "step", step)
-    monkeypatch.setattr(trial, "perf_counter", lambda: now)
+    monkeypatch.setattr(speed_trial.Trainer, "step", step)
+    monkeypatch.setattr(speed_trial, "perf_counter", lambda: now)
     s = short.settings()
     model = Autoencoder.build(s.model, s.loss, (1, 8, 8))
-    assert trial.measure(model, _ways(s.train), s.run, CPU) == {"fp32": 16 / 2, "bf16": 16 / 1}
+    assert speed_trial.measure(model, _ways(s.train), s.run, CPU) == {
+        "fp32": 16 / 2,
+        "bf16": 16 / 1,
+    }
 
 
 def _ways(train: TrainSettings) -> dict[str, TrainSettings]:
@@ -214,7 +218,7 @@ def test_a_trial_changes_neither_model_nor_random_stream() -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    assert min(trial.measure(model, _ways(s.train), s.run, CPU).values()) > 0
+    assert min(speed_trial.measure(model, _ways(s.train), s.run, CPU).values()) > 0
     assert torch.equal(torch.rand(2), expected)
     assert short.content(model) == before
 
@@ -224,14 +228,14 @@ def test_work_is_the_number_of_multiply_adds(large: int, monkeypatch: pytest.Mon
     monkeypatch.setattr(layers, "LARGE", large)
     s = short.settings()
     model = Autoencoder.build(s.model, s.loss, (1, 8, 8))
-    assert trial.work(model) == 64 * 16 + 16 * 6 + 3 * 16 + 16 * 64
+    assert speed_trial.work(model) == 64 * 16 + 16 * 6 + 3 * 16 + 16 * 64
 
 
 def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert trial.folder() == tmp_path / "robustvae"
+    assert speed_trial.folder() == tmp_path / "robustvae"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert trial.folder() == tmp_path / "home" / ".cache" / "robustvae"
+    assert speed_trial.folder() == tmp_path / "home" / ".cache" / "robustvae"
 
 
 def test_bf16_on_two_threads_repeats_to_the_bit() -> None:

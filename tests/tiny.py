@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from conftest import ROOT, overlay
 
-from robustvae import binarize, checkpoint, files, params
-from robustvae.model import Autoencoder
+from robustvae import params
+from robustvae.data import binarize
+from robustvae.models import folder as model_folder
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.runtime import files
 
 SIDE = 16
 SMALL = {
@@ -88,5 +91,5 @@ def model(kind: str) -> Path:
             optimizer.step()
     info = files.read_json(data(kind) / "info.json")
     run = {"run": settings.run.model_dump(mode="json"), "best_epoch": 3}
-    checkpoint.save(vae.eval(), {"data": info, "train": {"epochs": 5}, **run}, folder)
+    model_folder.save(vae.eval(), {"data": info, "train": {"epochs": 5}, **run}, folder)
     return folder

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustvae import files
 from robustvae.errors import UserError
-from robustvae.latents import VQ
-from robustvae.model import Autoencoder
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.models.latents import VQ
+from robustvae.runtime import files
 
 TOLERANCE = 1e-5  # relative where values exceed 1
 

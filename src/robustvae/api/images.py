@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from robustvae import prepared
-from robustvae.datasets.pictures import BROKEN, Files, Geometry, Pixels
+from robustvae.data import prepared
+from robustvae.data.pictures import BROKEN, Files, Geometry, Pixels
 from robustvae.errors import UserError
-from robustvae.progress import track
+from robustvae.runtime.progress import track
 
 Shape = tuple[int, int, int]
 Array = NDArray[Any]

@@ -10,16 +10,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from robustvae import binarize, checkpoint, seeding
-from robustvae.api.card import card, describe
 from robustvae.api.export import export
 from robustvae.api.images import Images, Source, read
-from robustvae.device import settle
-from robustvae.distributions import Diagonal, DiagStudentT
+from robustvae.api.model_card import card, describe
+from robustvae.data import binarize
 from robustvae.errors import UserError
-from robustvae.latents import VQ, perplexity
-from robustvae.progress import track
+from robustvae.models import folder as model_folder
+from robustvae.models.distributions import Diagonal, DiagStudentT
+from robustvae.models.latents import VQ, perplexity
 from robustvae.robustness import batches, bounds
+from robustvae.runtime import seeding
+from robustvae.runtime.device import settle
+from robustvae.runtime.progress import track
 
 Floats = NDArray[np.float32]
 PROBES = 512  # generated images that show which latent dimensions the decoder uses
@@ -40,7 +42,7 @@ class VAE:
 
     def __init__(self, folder: Path, device: str, batch_size: int, data: Path) -> None:
         self.folder, self.device, self.batch_size, self.data = folder, device, batch_size, data
-        self.model = checkpoint.load(folder, device)
+        self.model = model_folder.load(folder, device)
         self.shape, self.latent = self.model.shape, self.model.latent
         facts = self.model.config.get("data", {})
         self.binarisation: str = facts.get("binarize", "none")

@@ -8,8 +8,8 @@ import sys
 from functools import partial
 from typing import Any
 
-from robustvae import openmp
 from robustvae.errors import UserError
+from robustvae.runtime import openmp
 
 # Verb -> (module, one line for the overview).
 VERBS: dict[str, tuple[str, str]] = {

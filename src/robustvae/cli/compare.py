@@ -9,8 +9,7 @@ Example: python -m robustvae compare --by loss.df
 import argparse
 from pathlib import Path
 
-from robustvae import compare
-from robustvae.compare import page
+from robustvae.experiments import compare, page
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from robustvae import corruptions, files
+from robustvae import corruptions
 from robustvae.cli import natural
 from robustvae.corruptions import CORRUPTIONS, FIFTEEN
 from robustvae.errors import UserError
-from robustvae.progress import track
+from robustvae.runtime import files
+from robustvae.runtime.progress import track
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 GREY = {"1", "L", "LA", "La"}

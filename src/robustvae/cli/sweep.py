@@ -21,7 +21,7 @@ from tqdm import tqdm
 from robustvae.cli.recipe import flatten
 from robustvae.errors import UserError
 from robustvae.params.yaml12 import read
-from robustvae.progress import track
+from robustvae.runtime.progress import track
 
 SHOWN = 15  # last lines of a failed point's log
 LOGS = Path(".cache/sweep-logs")
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Do what is still to do, a line per point, then count."""
-    from robustvae import sweep
+    from robustvae.experiments import sweep
 
     content = read()
     threads = int(flatten(content).get("run.threads", 1))

@@ -15,18 +15,19 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from robustvae import files, metrics, seeding
 from robustvae.api import VAE, Images, load
 from robustvae.api.export import FORMATS
 from robustvae.api.images import in_unit
 from robustvae.cli import integer, natural, positive
+from robustvae.data.prepared import load as load_prepared
 from robustvae.errors import UserError
-from robustvae.figures import pictures, style
-from robustvae.figures.pictures import as_bytes
-from robustvae.prepared import load as load_prepared
-from robustvae.progress import track
+from robustvae.reporting.figures import pictures, style
+from robustvae.reporting.figures.pictures import as_bytes
+from robustvae.robustness import metrics
 from robustvae.robustness.batches import slices
 from robustvae.robustness.bounds import no_elbo
+from robustvae.runtime import files, seeding
+from robustvae.runtime.progress import track
 
 SHOWN = 16  # images on a sheet, at most
 DPI = 120

@@ -2,8 +2,9 @@
 
 import math
 
-from robustvae import architectures
-from robustvae.params import LossSettings, ModelSettings, Params, flat
+from robustvae.params.geometry import geometry
+from robustvae.params.model import LossSettings, ModelSettings, flat
+from robustvae.params.whole import Params
 
 
 def broken(settings: Params) -> list[str]:
@@ -76,7 +77,7 @@ def _model_rules(settings: Params) -> list[str]:
         )
     if settings.side is not None:
         try:
-            architectures.geometry(settings.model.architecture, settings.side, vq=vq)
+            geometry(settings.model.architecture, settings.side, vq=vq)
         except ValueError as error:
             found.append(f"model.architecture.{error}")
     return found

@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustvae import distributed
-from robustvae.model import Autoencoder
-from robustvae.progress import track
-from robustvae.threads import side_by_side
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.runtime import distributed
+from robustvae.runtime.progress import track
+from robustvae.runtime.threads import side_by_side
 
 T = TypeVar("T")
 Images = NDArray[np.uint8] | NDArray[np.float32]  # [N, C, H, W]; float: already on [0, 1]

@@ -11,15 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustvae import metrics, seeding
-from robustvae.distributions import DiagNormal, Diagonal
-from robustvae.divergences import kl
-from robustvae.likelihoods import Bernoulli, Gaussian
-from robustvae.metrics import Summary, Values
-from robustvae.model import Autoencoder
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.models.distributions import DiagNormal, Diagonal
+from robustvae.models.divergences import kl
+from robustvae.models.likelihoods import Bernoulli, Gaussian
 from robustvae.params import EvaluateSettings
-from robustvae.progress import track
+from robustvae.robustness import metrics
 from robustvae.robustness.batches import Images, each, pixels
+from robustvae.robustness.metrics import Summary, Values
+from robustvae.runtime import seeding
+from robustvae.runtime.progress import track
 
 FEW_DRAWS = 2  # an effective sample size below this leaves the importance-weighted bound very loose
 IMPROPER = "the cross-entropy of grey pixels is no normalised likelihood"

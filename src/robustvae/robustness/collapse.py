@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustvae.distributions import DiagNormal, Diagonal, wide
-from robustvae.divergences import kl
-from robustvae.latents import perplexity
-from robustvae.model import Autoencoder
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.models.distributions import DiagNormal, Diagonal, wide
+from robustvae.models.divergences import kl
+from robustvae.models.latents import perplexity
 from robustvae.robustness.batches import each, pixels
 from robustvae.robustness.bounds import Draws, select, shifted
 

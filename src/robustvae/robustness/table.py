@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robustvae import metrics, seeding
-from robustvae.metrics import Values
 from robustvae.params import EvaluateSettings
+from robustvae.robustness import metrics
+from robustvae.robustness.metrics import Values
+from robustvae.runtime import seeding
 
 HEADLINE = ("noise", "blur", "photometric", "overlay")  # geometric stands apart
 METHODS = ("model", "identity", "mean_image")

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from robustvae import distributed, files, resume, seeding
-from robustvae.device import precision, reseed
-from robustvae.divergences import Objective
 from robustvae.errors import UserError
-from robustvae.model import Autoencoder, Terms
+from robustvae.models.autoencoder import Autoencoder, Terms
+from robustvae.models.divergences import Objective
 from robustvae.params import RunSettings, TrainSettings
+from robustvae.runtime import distributed, files, seeding
+from robustvae.runtime.device import precision, reseed
+from robustvae.training import resume
+from robustvae.training.batches import Source, add_noise, batches
 from robustvae.training.parallel import Parallel
 from robustvae.training.schedule import Row, best_epoch, clip_norm, learning_rate
-from robustvae.training.source import Source, add_noise, batches
 
 VALIDATION_BATCH = 500
 SAVE_EVERY = 60.0  # seconds between checkpoints within an epoch

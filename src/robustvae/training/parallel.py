@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from robustvae import distributed
-from robustvae.layers import BatchNorm2d
-from robustvae.model import Autoencoder, Terms
+from robustvae.models.autoencoder import Autoencoder, Terms
+from robustvae.models.layers import BatchNorm2d
 from robustvae.params import LossSettings
+from robustvae.runtime import distributed
 
 
 def parallel(model: Autoencoder) -> "Autoencoder | Parallel":

@@ -1,0 +1,1 @@
+"""Each source -> arrays on disk: downloads, splits, binarisation."""

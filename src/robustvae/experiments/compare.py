@@ -1,0 +1,244 @@
+"""Experiments that differ in the seed alone, taken together and compared with a baseline."""
+
+import json
+import math
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from io import StringIO
+from itertools import product
+from typing import Any
+
+import dvc.api
+import pandas as pd
+from dvc.exceptions import DvcException
+
+from robustvae.errors import UserError
+from robustvae.experiments.statistics import estimate, holm, relative
+from robustvae.params import LossSettings, yaml12
+
+ASIDE = ("plots.", "report.", "run.device", "run.threads")  # settings that change no result
+# Quantity -> (place in metrics.json, or None where it is computed here; heading).
+QUANTITIES: dict[str, tuple[str | None, str]] = {
+    "e_den": ("robustness.e_den", "error to the clean image, squared, per pixel"),
+    "mRE": (None, "mRE, % of the baseline's error"),
+    "relative_mRE": (None, "relative mRE, % of the baseline's rise in error"),
+    "skill": ("robustness.skill", "skill, 1 perfect, 0 as doing nothing"),
+    "ssim_den": ("robustness.ssim_den", "SSIM with the clean image"),
+    "auroc": ("robustness.auroc", "AUROC of the negative ELBO"),
+    "clean_e_den": ("robustness.clean_e_den", "error on clean images, squared, per pixel"),
+    "geometric_e_den": (
+        "robustness.geometric_e_den",
+        "error to the clean image, geometric corruptions",
+    ),
+    "geometric_mRE": (None, "mRE of the geometric corruptions, %"),
+    "skill_below_0": ("robustness.skill_below_0", "corruptions worse than doing nothing"),
+    "active_units": ("robustness.active_units", "active units"),
+    "log_likelihood": ("likelihood.log_likelihood", "log-likelihood, best bound, nats"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished experiment."""
+
+    name: str
+    seed: int
+    settings: dict[str, str]  # by dotted key: all that may change a result, except the seed
+    standard: bool  # KL from a standard normal prior, beta 1, no capacity
+    metrics: dict[str, Any]  # by dotted key
+    errors: pd.Series  # e_den of the model by (group, corruption, severity); clean among them
+
+    @property
+    def apart(self) -> dict[str, str]:
+        """The settings, the loss apart."""
+        return {k: v for k, v in self.settings.items() if not k.startswith("loss.")}
+
+
+@dataclass(eq=False)
+class Group:
+    """Runs that differ in the seed alone, one per seed."""
+
+    runs: dict[int, Run]
+    label: str = ""
+    base: "Group | None" = None  # what relative errors and differences refer to
+
+    @property
+    def run(self) -> Run:
+        """Any of the runs, for what they share."""
+        return next(iter(self.runs.values()))
+
+    @cached_property
+    def errors(self) -> pd.Series:
+        """e_den by set, mean over the seeds."""
+        return pd.concat([run.errors for run in self.runs.values()], axis=1).mean(axis=1)
+
+    @cached_property
+    def values(self) -> pd.DataFrame:
+        """One row per seed, one column per quantity; nan where null."""
+        rows = []
+        for run in self.runs.values():
+            read = {
+                name: run.metrics.get(place) for name, (place, _) in QUANTITIES.items() if place
+            }
+            rows.append(read | (relative(run.errors, self.base.errors) if self.base else {}))
+        return pd.DataFrame(rows, list(self.runs), list(QUANTITIES), dtype=float)
+
+
+def git(*words: str) -> str:
+    """Output of a git command."""
+    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"git {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def experiments() -> dict[str, str]:
+    """Names of DVC's finished experiments -> their commits, oldest first."""
+    form = "--format=%(refname) %(objectname)"
+    listed = git("for-each-ref", "--sort=creatordate", form, "refs/exps")
+    pattern = r"^refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(\S+) ([0-9a-f]{40})$"
+    return dict(re.findall(pattern, listed, re.MULTILINE))
+
+
+def read(names: Sequence[str], notes: list[str]) -> list[Run]:
+    """The named experiments or commits, or all experiments; adds to `notes` what was left out."""
+    known = experiments()
+    runs = []
+    for name in names or known:
+        try:
+            runs.append(_read(name, known.get(name, name)))
+        except (UserError, KeyError, ValueError) as error:
+            if names:
+                reason = str(error).partition("\n")[0]
+                raise UserError(f"{name}: no experiment with results ({reason})") from None
+            notes.append(f"{name} is left out, it has no results of this kind")
+    if not runs:
+        raise UserError("no experiments with results; make some with `dvc exp run -S KEY=VALUE`")
+    return runs
+
+
+def _read(name: str, commit: str) -> Run:
+    content = yaml12.parse(git("show", f"{commit}:params.yaml"))
+    metrics = json.loads(_content(commit, "reports/metrics.json"))
+    bounds = metrics.setdefault("likelihood", {})  # the importance-weighted one is the tighter
+    known = [bounds[key] for key in bounds if key.startswith("iwae_") or key == "elbo"]
+    best = [value for value in known if value is not None]
+    bounds.setdefault("log_likelihood", max(best, default=None))
+    table = pd.read_csv(StringIO(_content(commit, "reports/robustness.csv")))
+    rows = table[table["method"] == "model"].set_index(["group", "corruption", "severity"])
+    loss = LossSettings.model_validate(content["loss"])
+    kl = loss.df == 0 and loss.order == 1 and content["model"]["latent"]["name"] != "vq"
+    standard = kl and loss.beta == 1 and loss.capacity.weight is None and loss.prior.standard
+    # One loss, one spelling: auto where it stands for the same, alpha 1 where it is not set.
+    usual = kl or loss.kind == loss.model_copy(update={"divergence": "auto"}).kind
+    same = {"alpha": loss.order, "divergence": "auto" if usual else loss.kind}
+    settings = _dotted({**content, "loss": loss.model_dump() | same})
+    seed = int(settings.pop("run.seed"))
+    kept = {k: plain(v) for k, v in settings.items() if not k.startswith(ASIDE)}
+    return Run(name, seed, kept, standard, _dotted(metrics), rows["e_den"])
+
+
+def _content(commit: str, path: str) -> str:
+    """A file of a commit, from git or from the DVC cache."""
+    if git("ls-tree", commit, path):
+        return git("show", f"{commit}:{path}")
+    try:
+        return str(dvc.api.read(path, rev=commit))
+    except (DvcException, OSError) as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _dotted(nested: dict[str, Any]) -> dict[str, Any]:
+    return {str(k): v for k, v in pd.json_normalize(nested).to_dict("records")[0].items()}
+
+
+def plain(value: Any) -> str:
+    """A setting as text, the same for 1 and 1.0."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:.10g}" if number else json.dumps(value).strip('"')
+
+
+def group(
+    runs: Sequence[Run], by: str | None, baseline: str | None, notes: list[str]
+) -> list[Group]:
+    """Runs by everything but the seed, labelled by what differs between them, in a stable order."""
+    found: dict[frozenset[tuple[str, str]], Group] = {}
+    named = None
+    for run in runs:
+        one = found.setdefault(frozenset(run.settings.items()), Group({}))
+        if run.seed in one.runs:
+            same = f"{one.runs[run.seed].name} and {run.name}"
+            notes.append(f"{same} have the same parameters and seed: the later one counts")
+        one.runs[run.seed] = run
+        named = one if run.name == baseline else named
+    if baseline is not None and named is None:
+        raise UserError(f"--baseline: no such experiment {baseline!r} among those compared")
+
+    groups = list(found.values())
+    table = pd.DataFrame([one.run.settings for one in groups]).fillna("null")
+    differ = sorted(table.columns[table.nunique() > 1])
+    if by is not None and by not in table:
+        known = ", ".join(differ) or "none"
+        raise UserError(f"--by: no parameter of a group is {by!r}; those that differ: {known}")
+    shown = ([by] if by else []) + [k for k in differ if k != by]
+    for one in groups:
+        values = [(key, one.run.settings.get(key, "null")) for key in shown]
+        one.label = ", ".join(f"{k.removeprefix('loss.')} {v}" for k, v in values) or "all runs"
+    groups.sort(key=lambda one: [_rank(one.run.settings.get(key, "null")) for key in shown])
+    notes += _refer(groups, named)
+    return groups
+
+
+def _rank(value: str) -> tuple[bool, float, str]:
+    """Numbers by size, then words."""
+    number = float(pd.to_numeric(value, errors="coerce"))
+    return (True, 0.0, value) if math.isnan(number) else (False, number, "")
+
+
+def _refer(groups: Sequence[Group], named: Group | None) -> list[str]:
+    """Set the baselines: the named group, or the standard one that differs in the loss alone.
+
+    Returns a note for each reason why groups have none."""
+    lacking: dict[str, list[str]] = {}
+    for one in groups:
+        standard = [g for g in groups if g.run.standard and g.run.apart == one.run.apart]
+        bases = [named] if named else standard
+        if len(bases) == 1:
+            one.base = bases[0]
+            continue
+        labels = "; ".join(base.label for base in bases)
+        why = f"several qualify ({labels}), --baseline is needed" if bases else "none qualifies"
+        lacking.setdefault(why, []).append(one.label)
+    rule = "no baseline (KL, beta 1, standard prior, all but the loss being equal)"
+    end = "no relative errors or differences"
+    return [f"{rule} for {'; '.join(labels)}, {end}: {why}" for why, labels in lacking.items()]
+
+
+def summary(groups: Sequence[Group]) -> pd.DataFrame:
+    """One row per group and quantity: mean, t interval, seeds it is known for, runs there are."""
+    rows = [
+        {"group": one.label, "quantity": quantity, "runs": len(one.runs)}
+        | estimate(one.values[quantity])
+        for one, quantity in product(groups, QUANTITIES)
+    ]
+    return pd.DataFrame(rows).drop(columns="p")
+
+
+def differences(groups: Sequence[Group]) -> pd.DataFrame:
+    """Group minus baseline, paired by seed; p values adjusted over the groups of each quantity."""
+    rows = []
+    for quantity, one in product(QUANTITIES, groups):
+        if one.base in (None, one):
+            continue
+        pair = pd.concat([one.values[quantity], one.base.values[quantity]], axis=1).dropna()
+        if len(pair):
+            found = estimate(pair.iloc[:, 0] - pair.iloc[:, 1], pair.abs().to_numpy().max())
+            names = {"quantity": quantity, "group": one.label, "baseline": one.base.label}
+            rows.append(names | {"runs": len(one.runs)} | found)
+    table = pd.DataFrame(rows)
+    if len(table):
+        table["p_holm"] = table.groupby("quantity")["p"].transform(holm)
+    return table

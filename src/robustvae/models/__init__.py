@@ -1,0 +1,1 @@
+"""Nets, latents, divergences and likelihoods, joined; the model folder."""

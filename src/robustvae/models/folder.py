@@ -1,0 +1,115 @@
+"""A model folder: weights and the settings that built them. Loading runs nothing that it reads."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from robustvae.errors import UserError
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.params import LossSettings, ModelSettings
+from robustvae.runtime import files
+from robustvae.runtime.version import VERSION
+
+FORMAT = 2  # 1: dense layers beside convolutions saw maps in the order C, h, w; no scaled heads
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def save(model: Autoencoder, config: dict[str, Any], folder: Path) -> None:
+    """Write both files; `config` adds what the model does not know (data, train, run, ...)."""
+    state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
+    channels_last = not all(v.is_contiguous() for v in state.values())
+    state = {k: v.contiguous() for k, v in state.items()}
+    with files.replace(folder / WEIGHTS) as temporary:
+        save_file(state, temporary)
+    own = {
+        "format": FORMAT,
+        "shape": list(model.shape),
+        "model": model.settings.model_dump(mode="json"),
+        "loss": model.loss_settings.model_dump(mode="json"),
+        "channels_last": channels_last,  # it decides the last digits
+        "parameters": model.parameters_count,
+        "versions": {
+            "robustvae": VERSION,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    files.write_json(folder / CONFIG, {**own, **{k: v for k, v in config.items() if k not in own}})
+
+
+def load(folder: Path | str, device: str = "cpu") -> Autoencoder:
+    """The model of a folder, in eval mode, with the content of config.json as `.config`."""
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{folder}: no model there ({name} is missing); train one with `dvc repro`, "
+                "or name a folder that holds model.safetensors and config.json"
+            )
+    config = files.read_json(folder / CONFIG)
+    model = _build(config, folder / CONFIG)
+    _fill(model, folder / WEIGHTS)
+    model.config = config
+    if config.get("channels_last"):
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(device).eval()
+
+
+def _build(config: Any, path: Path) -> Autoencoder:
+    if not isinstance(config, dict) or "format" not in config:
+        raise UserError(f"{path}: not the settings of a robustvae model; name another folder")
+    if config["format"] != FORMAT:
+        raise UserError(
+            f"{path}: format {config['format']}, this version reads {FORMAT}; "
+            "install the version that wrote it, or train again"
+        )
+    try:
+        settings = ModelSettings.model_validate(config["model"])
+        loss = LossSettings.model_validate(config["loss"])
+        channels, height, width = map(int, config["shape"])
+        with torch.random.fork_rng(devices=[]):  # the fresh weights are replaced: leave no trace
+            return Autoencoder.build(settings, loss, (channels, height, width))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except KeyError as error:
+        reason = f"{error} is missing"
+    except (TypeError, ValueError, UserError) as error:
+        reason = str(error)
+    raise UserError(f"{path}: not the settings of a model: {reason}; train the model again")
+
+
+def _fill(model: Autoencoder, path: Path) -> None:
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path}: cannot be read as weights, it is truncated or no safetensors file ({error}); "
+            "restore it with `dvc checkout` or train again"
+        ) from None
+    wanted = model.state_dict()
+    wrong = _mismatches(state, wanted)
+    if wrong:
+        raise UserError(
+            f"{path}: the weights do not belong to {CONFIG} beside it: {wrong[0]}"
+            f"{f' and {len(wrong) - 1} more' if wrong[1:] else ''}; restore both from one training"
+        )
+    model.load_state_dict(state)
+
+
+def _mismatches(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+    """What is missing, unknown, or of another shape or type; empty where all fits."""
+    missing = [f"{k} is missing" for k in wanted if k not in state]
+    unknown = [f"{k} is unknown" for k in state if k not in wanted]
+    pairs = {k: (_kind(state[k]), _kind(wanted[k])) for k in wanted if k in state}
+    return missing + unknown + [f"{k} is {a}, not {b}" for k, (a, b) in pairs.items() if a != b]
+
+
+def _kind(value: Tensor) -> str:
+    return f"{'x'.join(map(str, value.shape)) or 'a number'} {value.dtype}".replace("torch.", "")

@@ -1,0 +1,102 @@
+"""Sections data, preprocess and corruptions."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, Strict, model_validator
+
+from robustvae.params.base import Fraction, Natural, Positive, Settings, Severities
+
+DatasetName = Literal[
+    "digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "celeba", "folder"
+]
+CorruptionName = Literal[
+    # MNIST-C
+    "shot_noise",
+    "impulse_noise",
+    "glass_blur",
+    "motion_blur",
+    "shear",
+    "scale",
+    "rotate",
+    "brightness",
+    "translate",
+    "stripe",
+    "fog",
+    "spatter",
+    "dotted_line",
+    "zigzag",
+    "canny_edges",
+    # extras
+    "gaussian_noise",
+    "speckle_noise",
+    "gaussian_blur",
+    "defocus_blur",
+    "zoom_blur",
+    "snow",
+    "contrast",
+    "saturate",
+    "jpeg_compression",
+    "pixelate",
+    "elastic_transform",
+    "quantize",
+    "line",
+    "inverse",
+]
+# Side in pixels and channels of each data set as it comes (CelebA: as it is customarily resized).
+NATIVE: dict[str, tuple[int, int] | None] = {
+    "digits": (28, 1),
+    "mnist": (28, 1),
+    "fashion-mnist": (28, 1),
+    "kmnist": (28, 1),
+    "cifar10": (32, 3),
+    "cifar100": (32, 3),
+    "celeba": (64, 3),
+    "folder": None,
+}
+
+Corruptions = Annotated[tuple[CorruptionName, ...], Strict(False), Field(min_length=1)]
+
+
+class DataSettings(Settings):
+    """Which images, and where they come from."""
+
+    name: DatasetName
+    root: str
+    mirror: str | None
+    limit: Positive | None
+    skip_bad: bool
+
+
+class PreprocessSettings(Settings):
+    """Geometry, splits and binarisation."""
+
+    image_size: Annotated[int, Field(ge=8, le=512)] | Literal["auto"]
+    channels: Literal[1, 3, "auto"]
+    crop: Annotated[int, Field(ge=8)] | Literal["auto"]
+    val_fraction: Fraction
+    test_fraction: Fraction
+    split_seed: Natural
+    binarize: Literal["none", "threshold", "static", "dynamic"]
+    threshold: Fraction
+
+
+class CorruptionSettings(Settings):
+    """Which corrupted test sets."""
+
+    source: Literal["generate", "official"]
+    names: Corruptions
+    severities: Literal["default"] | Severities
+    seed: Natural
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for key in ("names", "severities"):
+            values = getattr(self, key)
+            twice = [v for v in values if values.count(v) > 1] if values != "default" else []
+            if twice:
+                raise ValueError(f"{key}: {twice[0]} stands there twice; remove one")
+        if self.source == "official" and self.severities != "default":
+            raise ValueError(
+                "severities: the official archive holds the default severities only; use default"
+            )
+        return self

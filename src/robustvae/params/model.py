@@ -1,0 +1,143 @@
+"""Sections model and loss."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from robustvae.params.base import (
+    Finite,
+    Fraction,
+    Natural,
+    NonNegativeReal,
+    Numbers,
+    Positive,
+    PositiveReal,
+    Settings,
+    Widths,
+)
+
+
+class ArchitectureSettings(Settings):
+    """Encoder and decoder nets; null means the preset's own value."""
+
+    name: Literal["conv", "small", "wide", "resnet", "mlp"]
+    channels: Widths | None
+    depth: Positive | None
+    max_filters: Positive | None
+    hidden: Natural | None
+    activation: Literal["auto", "relu", "leaky_relu", "elu", "silu", "tanh"]
+
+
+class LikelihoodSettings(Settings):
+    """How an image is scored."""
+
+    name: Literal["bernoulli", "gaussian", "student_t"]
+    variance: Literal["fixed", "scalar", "per_pixel"]
+    sigma: PositiveReal
+
+
+class LatentSettings(Settings):
+    """What z is."""
+
+    name: Literal["auto", "vq"]
+    codes: Annotated[int, Field(ge=2)]
+    update: Literal["ema", "gradient"]
+    decay: Fraction
+    commitment: NonNegativeReal
+
+
+class ModelSettings(Settings):
+    """The autoencoder's parts."""
+
+    latent_dim: Positive
+    architecture: ArchitectureSettings
+    likelihood: LikelihoodSettings
+    latent: LatentSettings
+    logvar_bound: PositiveReal | Literal["auto"] | None
+
+
+class CapacitySettings(Settings):
+    """Capacity annealing, in nats of KL."""
+
+    weight: PositiveReal | None
+    start: NonNegativeReal
+    max: NonNegativeReal
+    steps: Positive
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max < self.start:
+            raise ValueError(f"max: must be >= start, got max {self.max:g}, start {self.start:g}")
+        return self
+
+
+def flat(value: float | tuple[float, ...]) -> tuple[float, ...]:
+    """One number or several, always as a tuple."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+class PriorSettings(Settings):
+    """Location and log-variance of the prior: one number, or one per latent dimension."""
+
+    mu: Finite | Numbers
+    logvar: Finite | Numbers
+
+    @property
+    def standard(self) -> bool:
+        """Is it the standard normal (or standard Student-t) law?"""
+        return not any(flat(self.mu) + flat(self.logvar))
+
+
+class LossSettings(Settings):
+    """The divergence and its weight."""
+
+    divergence: Literal["auto", "alpha", "renyi", "gamma", "t3"]
+    alpha: Finite | None
+    beta: NonNegativeReal
+    df: Finite
+    capacity: CapacitySettings
+    prior: PriorSettings
+
+    @property
+    def kind(self) -> Literal["alpha", "renyi", "gamma", "t3"]:
+        """The divergence that `auto` stands for: alpha, or gamma where df > 2."""
+        if self.divergence == "auto":
+            return "gamma" if self.df > 0 else "alpha"
+        return self.divergence
+
+    @property
+    def order(self) -> float:
+        """Order alpha; 1 where it is not set."""
+        return 1.0 if self.alpha is None else self.alpha
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.df != 0 and self.df <= 2:
+            raise ValueError(
+                f"df: 0 switches it off; otherwise must be > 2 (second moments), got {self.df:g}"
+            )
+        if self.df > 1e8:
+            raise ValueError(f"df: must be <= 1e8, got {self.df:g}; use 0 for the Gaussian limit")
+        if self.divergence in ("alpha", "renyi") and self.df > 0:
+            raise ValueError(
+                f"divergence: {self.divergence} needs loss.df 0 (Gaussian latents), got {self.df:g}"
+            )
+        if self.divergence in ("gamma", "t3") and self.df == 0:
+            raise ValueError(f"divergence: {self.divergence} needs loss.df > 2, got {self.df:g}")
+        if self.df > 2 and self.order != 1:
+            raise ValueError(
+                "alpha: has no effect when loss.df > 2; remove one of them "
+                f"(got alpha {self.order}, df {self.df})"
+            )
+        if self.kind == "renyi" and self.order <= 0:
+            raise ValueError(
+                f"alpha: must be > 0 for renyi (the divergence vanishes at 0), got {self.order:g}"
+            )
+        if self.capacity.weight is not None and (
+            self.kind != "alpha" or self.order != 1 or self.beta != 1
+        ):
+            raise ValueError(
+                "capacity: defined for KL only: it needs loss.alpha 1, loss.df 0 and loss.beta 1 "
+                f"(got alpha {self.order:g}, df {self.df:g}, beta {self.beta:g})"
+            )
+        return self

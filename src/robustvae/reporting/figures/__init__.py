@@ -1,0 +1,43 @@
+"""Figures: arrays and tables in, matplotlib Figure out, files with the same bytes every time."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustvae.reporting.figures import charts, latent, pictures
+from robustvae.reporting.figures.gallery import GALLERY, Run, key
+from robustvae.reporting.figures.style import save
+from robustvae.runtime import progress, seeding
+
+__all__ = ["GALLERY", "Run", "charts", "key", "latent", "pictures", "save", "write"]
+
+
+def write(run: Run, folder: Path, vectors: Path) -> list[dict[str, Any]]:
+    """Draw everything that has a meaning for this run; returns what the report needs to know.
+
+    PNG files to `folder`, all of which DVC shows; vector files to `vectors`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    vectors.mkdir(parents=True, exist_ok=True)
+    vector = run.settings.vector
+    written = []
+    for name, entry in progress.track(GALLERY.items(), "figures", len(GALLERY), "figure"):
+        torch.manual_seed(seeding.seed(run.model.config["run"]["seed"], "plot", name))
+        figure = entry.draw(run, entry.title)
+        if figure is None:
+            continue
+        save(figure, folder / f"{name}.png", run.settings.dpi)
+        drawn = entry.kind == "chart" and vector != "none"
+        if drawn:
+            save(figure, vectors / f"{name}.{vector}", run.settings.dpi)
+        written.append({
+            "file": f"{name}.png",
+            "vector": f"{name}.{vector}" if drawn else None,
+            "title": entry.title,
+            "caption": entry.caption,
+            "section": entry.section,
+        })  # fmt: skip
+    if vector == "none":  # DVC warns of a folder that is empty
+        (vectors / "none.txt").write_text("plots.vector: none\n", encoding="utf-8", newline="\n")
+    return written

@@ -1,0 +1,279 @@
+"""What a model makes of clean and corrupted images: losses, probe, and every metric per image."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from robustvae.data import binarize
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.models.distributions import Diagonal, DiagStudentT
+from robustvae.models.divergences import Objective
+from robustvae.params import EvaluateSettings
+from robustvae.robustness import bounds, collapse, metrics, table
+from robustvae.robustness.batches import each, pixels, slices
+from robustvae.robustness.bounds import Draws, Report, select, shifted
+from robustvae.robustness.metrics import METRICS, Pair, Probe
+from robustvae.robustness.table import Columns
+from robustvae.runtime import seeding
+
+K = TypeVar("K")
+Place = tuple[str, str, str]  # set, method, quantity
+Block = tuple[list[K], Tensor]  # names, and a row for each, [names, images, ...]
+
+PIXEL_METRICS = {"e_den", "e_self", "e_stab", "ssim_den"}  # what the baselines have too
+TRAIN_IMAGES = 10_000  # at most, for the training images' losses and for the probe
+POOLED = 4  # side to which the probe pools codewords (vq)
+RECENT = 12  # comparisons of two images that are remembered; a set has 8
+SKL_PAIRS = 4  # mirrored pairs of draws for the symmetric KL of Student-t posteriors
+
+
+def binarized(
+    images: NDArray[np.uint8], split: str, info: Mapping[str, Any], seed: int
+) -> NDArray[np.uint8]:
+    """The images as the model sees them; `dynamic` is drawn here, other modes are in the files.
+
+    The clean and the corrupted images of a split share their draws, so that they differ by the
+    corruption alone. `info` is that of the prepared data.
+    """
+    if info["binarize"] != "dynamic":
+        return images
+    rng, result = seeding.generator(seed, "evaluate", "binarize", split), np.empty_like(images)
+    for where in slices(len(images), 1000):
+        part = torch.from_numpy(np.array(images[where]))
+        result[where] = binarize.apply(part, "dynamic", info["threshold"], rng).numpy()
+    return result
+
+
+def of_training(count: int, seed: int) -> NDArray[np.int64]:
+    """Which of `count` training images are evaluated: all, or 10,000 of them."""
+    order = seeding.numpy_rng(seed, "evaluate", "probe").permutation(count)
+    return np.sort(order[:TRAIN_IMAGES])
+
+
+def losses(
+    model: Autoencoder,
+    images: NDArray[np.uint8],
+    q: Diagonal | None,
+    name: str,
+    size: int,
+    draws: Draws,
+) -> Report:
+    """Terms of the training loss on one split, one draw per image, and mse of reconstructions."""
+    noise = None if q is None else draws.standard(q, "losses", name)
+
+    def terms(where: slice) -> Tensor:
+        x = pixels(model, images, where)
+        if q is None or noise is None:
+            recon, divergence, out, _ = model.terms(x)
+        else:
+            part = select(q, where)
+            z = shifted(part, noise[where])
+            recon = model.likelihood.distortion(x, model.decode(z), z)
+            divergence, _ = model.divergence.evaluate(part, model.prior())
+            out = model.decode(part.mean)
+        found = (recon, divergence, metrics.mse(model.likelihood.mean(out), x))
+        return torch.stack([values.cpu().double() for values in found])
+
+    parts = each(terms, len(images), size, f"losses, {name}")
+    return _summed_up(model, *torch.cat(parts, 1))
+
+
+def _summed_up(model: Autoencoder, recon: Tensor, divergence: Tensor, mse: Tensor) -> Report:
+    """Means; the total is recon + beta * divergence, as it is in validation."""
+    report, settings = Report(), model.loss_settings
+    infinite = float(divergence.isinf().double().mean())
+    reason = f"infinite for {infinite:.2%} of the images" if infinite else None
+    report.put("recon", recon.numpy())
+    report.put("divergence", divergence.numpy(), reason)
+    fixed = settings.capacity.model_copy(update={"weight": None})
+    total = Objective(settings.beta, fixed)(recon, divergence, step=0)
+    report.put("total", total.reshape(1).numpy(), reason if settings.beta else None)
+    report.put("mse", mse.numpy())
+    report.facts |= {"divergence_infinite_fraction": infinite, "images": len(recon)}
+    return report
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the model makes of a batch."""
+
+    q: Diagonal | None  # None: vq
+    x_hat: Tensor  # [B, C, H, W], deterministic
+    features: Tensor  # [B, F], for the probe
+
+
+def see(model: Autoencoder, x: Tensor) -> Seen:
+    """Encode, and decode the posterior mean (vq: the codewords)."""
+    if model.family == "vq":
+        z = model.quantise(x)
+        pooled = F.adaptive_avg_pool2d(z, min(POOLED, z.shape[-1])).flatten(1)
+        return Seen(None, model.likelihood.mean(model.decode(z)), pooled)
+    q = model.posterior(x)
+    return Seen(q, model.likelihood.mean(model.decode(q.mean)), q.mean)
+
+
+def features(
+    model: Autoencoder, images: NDArray[np.uint8], q: Diagonal | None, size: int
+) -> NDArray[np.float64]:
+    """What the probe sees of images with posteriors q (None: vq), [N, F]."""
+    if q is not None:
+        return q.mean.cpu().double().numpy()
+    parts = each(lambda w: see(model, pixels(model, images, w)).features.cpu(), len(images), size)
+    return torch.cat(parts).double().numpy()
+
+
+def fit_probe(
+    features: Callable[[], NDArray[np.float64]],
+    labels: NDArray[np.int64],
+    asked: NDArray[np.int64],
+    settings: EvaluateSettings,
+) -> Probe | str:
+    """Fitted to training images, or why there is none; `asked`: the labels of the test images."""
+    if "probe" not in settings.metrics:
+        return "evaluate.metrics leaves probe out"
+    if labels.ndim > 1:
+        return "the images have attributes, not one class each"
+    classes = np.unique(labels)
+    if classes[0] < 0 or len(classes) < 2:
+        return "the images are not labelled with two classes or more"
+    if asked.min() < 0:
+        return "not every test image is labelled"
+    if strange := np.setdiff1d(asked, classes).tolist():
+        return f"test images have classes that training images lack: {str(strange)[1:-1]}"
+    return Probe(features(), labels)
+
+
+@dataclass
+class Known:
+    """What is known before any corrupted image is seen."""
+
+    q: Diagonal | None  # posteriors of the clean test images; None: vq
+    labels: NDArray[np.int64]  # of the test images
+    mean_image: NDArray[np.float32]  # [C, H, W], of the training images
+    probe: Probe | str  # or why there is none
+    draws: Draws
+    # Variance of each latent's mean over the clean test images
+    spread: Tensor | None = field(init=False, default=None)
+    # [N, Z], what an image and its corruptions share for the ELBO
+    noise: Tensor | None = field(init=False, default=None)
+    # [K, N, Z], draws in pairs for the symmetric KL of Student-t
+    mirrored: Tensor | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.q is not None:
+            self.spread = collapse.spread(self.q)
+            self.noise = self.draws.standard(self.q, "score")
+        if isinstance(self.q, DiagStudentT):
+            pairs = [self.draws.standard(self.q, "skl", k) for k in range(SKL_PAIRS)]
+            one_side = torch.stack(pairs)
+            self.mirrored = torch.cat([one_side, -one_side])
+
+
+def measure(
+    model: Autoencoder,
+    sets: dict[str, NDArray[np.uint8]],
+    known: Known,
+    settings: EvaluateSettings,
+) -> tuple[Columns, dict[str, NDArray[np.float32]]]:
+    """Values per image of every set and method, and posterior means; the first set is `clean`.
+
+    A batch of every set at a time, so that clean images are encoded once. An image and its
+    corruptions meet the same latent noise: a difference between them is theirs.
+    """
+    clean = next(iter(sets.values()))
+
+    def work(where: slice) -> tuple[Block[Place], Block[str]]:
+        found: dict[Place, Tensor] = {}
+        means: dict[str, Tensor] = {}
+        x = pixels(model, clean, where)
+        seen_x, mean_image = see(model, x), torch.from_numpy(known.mean_image).to(x).expand_as(x)
+        # Model and baselines ask for many of the same comparisons, and each set for the last one's.
+        shared = functools.lru_cache(maxsize=RECENT)
+        of = partial(Pair, squared=shared(metrics.mse), similar=shared(metrics.ssim))
+        for name, images in sets.items():
+            y = x if images is clean else pixels(model, images, where)
+            seen_y = seen_x if images is clean else see(model, y)
+            pair = of(x, y, seen_x.x_hat, seen_y.x_hat)
+            pairs = {
+                "model": _scored(model, known, pair, seen_x, seen_y, where),
+                "identity": of(x, y, x, y),
+                "mean_image": of(x, y, mean_image, mean_image),
+            }
+            for method, pair in pairs.items():
+                for metric in settings.metrics:
+                    if method == "model" or metric in PIXEL_METRICS:
+                        for quantity, values in METRICS[metric](pair).items():
+                            found[name, method, quantity] = values.cpu().double()
+            if seen_y.q is not None:
+                means[name] = seen_y.q.mean.float().cpu()
+        return _block(found), _block(means)
+
+    parts, means = zip(*each(work, len(clean), settings.batch_size, "robustness"), strict=True)
+    columns: Columns = {}
+    for (name, method, quantity), values in _joined(parts).items():
+        columns.setdefault((name, method), {})[quantity] = values
+    return columns, _joined(means)
+
+
+def _block(found: dict[K, Tensor]) -> Block[K]:
+    """One piece of memory for a batch: many small ones would keep what lies between from use."""
+    return list(found), torch.stack(list(found.values())) if found else torch.empty(0, 0)
+
+
+def _joined(parts: Sequence[Block[K]]) -> dict[K, NDArray[Any]]:
+    values = torch.cat([block for _, block in parts], 1).numpy()
+    return dict(zip(parts[0][0], values, strict=True))
+
+
+def gaps(
+    model: Autoencoder, known: Known, binary: bool, settings: EvaluateSettings
+) -> dict[str, str]:
+    """Quantities that stay empty in every row, and why; `binary`: are the pixels?"""
+    found = {
+        quantity: f"evaluate.metrics leaves {metric} out"
+        for metric, quantities in table.OF_METRIC.items()
+        if metric not in settings.metrics
+        for quantity in quantities
+    }
+    if known.spread is None:
+        found |= dict.fromkeys(("drift", "skl"), "vq: codes have no posterior density")
+    elif not known.spread.any():
+        found["drift"] = "no latent dimension is active"
+    proper = model.likelihood.proper(binary)
+    reason = bounds.no_elbo(model) if proper else bounds.IMPROPER
+    if reason is not None:  # the scores still rank images, their mean means nothing
+        found |= dict.fromkeys(("neg_elbo", "delta_elbo"), reason)
+    if isinstance(known.probe, str):
+        found["probe"] = known.probe
+    return found
+
+
+def _answers(probe: Probe, features: Tensor, labels: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(probe.correct(features.cpu().double().numpy(), labels))
+
+
+def _scored(
+    model: Autoencoder, known: Known, pair: Pair, seen_x: Seen, seen_y: Seen, where: slice
+) -> Pair:
+    """The pair with all that only a model has."""
+    noise = None if known.noise is None else known.noise[where]
+    correct = None
+    if isinstance(known.probe, Probe):
+        correct = partial(_answers, known.probe, seen_y.features, known.labels[where])
+    return replace(
+        pair,
+        q_x=seen_x.q,
+        q_y=seen_y.q,
+        spread=known.spread,
+        noise=None if known.mirrored is None else known.mirrored[:, where],
+        neg_elbo=partial(bounds.score, model, pair.y, seen_y.q, noise),
+        correct=correct,
+    )

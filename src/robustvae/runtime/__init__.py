@@ -1,0 +1,1 @@
+"""Devices, threads, processes, seeds, files that appear whole, progress."""

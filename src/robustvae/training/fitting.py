@@ -1,0 +1,157 @@
+"""Training: fit() a model to images, and what is to be said about it."""
+
+import csv
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from robustvae.errors import UserError
+from robustvae.models.autoencoder import Autoencoder, Terms
+from robustvae.models.divergences import saturation_warning
+from robustvae.params import LossSettings, ModelSettings, RunSettings, TrainSettings
+from robustvae.runtime import distributed, files
+from robustvae.runtime.device import setup
+from robustvae.runtime.progress import say
+from robustvae.training import resume
+from robustvae.training.batches import Source, mix
+from robustvae.training.loop import LARGEST, Trainer, losses
+from robustvae.training.parallel import parallel
+from robustvae.training.schedule import Row, stops_early
+
+
+def fit(
+    model: Autoencoder,
+    train: np.ndarray,
+    val: np.ndarray,
+    settings: TrainSettings,
+    run: RunSettings,
+    *,
+    corrupted: Callable[[np.ndarray], np.ndarray] | None = None,
+    mode: str = "none",
+    threshold: float = 0.5,
+    keep: resume.Checkpoint | None = None,
+    history: Path | None = None,
+) -> list[Row]:
+    """Train on uint8 images [N, C, H, W]; the model ends on the CPU, as it was at its best epoch.
+
+    `mode`, `threshold`: how the images are binarised. `corrupted`: indices of training images ->
+    corrupted, grey ones, for train.mixture. Returns the history, a row per epoch; after each, the
+    file `history` is rewritten and `keep` takes a checkpoint.
+    """
+    device = setup(**run.model_dump())
+    distributed.refuse(device)
+    _check_batches(model, settings.batch_size, len(train))
+    inputs, mixture = train, settings.mixture
+    if mixture.fraction and corrupted is not None:
+        inputs, index = mix(train, corrupted, mixture, run.seed, mode, threshold)
+        say(f"{len(index)} of {len(train)} training images replaced by {mixture.corruption}")
+    target = inputs if mixture.target == "corrupted" else train
+    source = Source(inputs, target, mode == "dynamic", run.seed, device)
+    validation = Source(val, val, mode == "dynamic", run.seed, device)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trainer = Trainer(parallel(model), settings, run, source, validation, keep)
+    if note := trainer.restore():
+        say(note)
+    at = trainer.at
+    while at.epoch < settings.epochs and not stops_early(at.rows, settings.early_stopping):
+        start, left = time.monotonic(), trainer.left()
+        with tqdm(
+            desc=f"epoch {at.epoch + 1}/{settings.epochs}", total=left, unit=" images",
+            leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty(),
+        ) as bar:  # fmt: skip
+            for count, loss in trainer.epoch():
+                if bar.update(count):  # when it is drawn anew
+                    bar.set_postfix_str(f"loss {loss.item():.4g}", refresh=False)
+            row = trainer.finish()
+        trainer.save()
+        if history is not None:
+            write_history(history, at.rows)
+        say(summary(row, settings.epochs, left / (time.monotonic() - start)))
+    model.load_state_dict(at.best)
+    model.cpu().eval()
+    if history is not None:
+        write_history(history, at.rows)
+    return at.rows
+
+
+def _check_batches(model: Autoencoder, size: int, images: int) -> None:
+    """Batch norm has nothing to average over where one image of one pixel is left."""
+    if min(size, images) > 1 or not any("BatchNorm" in type(m).__name__ for m in model.modules()):
+        return
+    other = "or choose an architecture without batch norm (model.architecture.name)"
+    if images == 1:
+        raise UserError(
+            "data.limit: batch norm needs at least 2 training images, got 1; raise it, "
+            f"give more images, {other}"
+        )
+    raise UserError(
+        f"train.batch_size: batch norm needs at least 2 images in a batch, got {size}; raise it, "
+        f"{other}"
+    )
+
+
+def write_history(path: Path, rows: list[Row]) -> None:
+    """CSV, a line per epoch; empty where a value is infinite."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with files.replace(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def warnings(loss: LossSettings, rows: list[Row]) -> list[str]:
+    """What a reader of the results must know about this training."""
+    found = []
+    if 2 < loss.df < 2.1:
+        found.append(
+            f"loss.df {loss.df:g}: near 2 the variance has no bound, and with gamma the means cost "
+            "next to nothing; take 2.1 or more"
+        )
+    saturated = (row.get(LARGEST) for row in rows)
+    texts = (saturation_warning(loss, value) for value in saturated if value is not None)
+    found += [text for text in texts if text][:1]
+    if "t3_effective_beta" in rows[-1]:
+        found.append(
+            "t3: on images nearly a Gaussian VAE with loss.beta "
+            f"{rows[-1]['t3_effective_beta']:.3g}, for loss.df below about 30; "
+            "compare with that one"
+        )
+    return found
+
+
+def replay(path: Path | str) -> tuple[Autoencoder, Terms, Tensor]:
+    """The step that stopped a training, again: model, terms [B] and loss, or its error."""
+    try:
+        saved = resume.unpack(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}; name a file in .cache/failures") from None
+    model = Autoencoder.build(
+        ModelSettings.model_validate_json(saved["model"]),
+        LossSettings.model_validate_json(saved["loss"]),
+        saved["shape"],
+    )
+    model.load_state_dict(saved["weights"])
+    model.to(saved["device"], memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train()
+    say(f"step {saved['how']['step']}, epoch {saved['epoch']}: {saved['why']}")
+    x, target = (saved[name].to(saved["device"]) for name in ("x", "target"))
+    terms, total = losses(model, x, target, **saved["how"])
+    torch.autograd.backward(total)
+    return model, terms, total
+
+
+def summary(row: Row, epochs: int, speed: float) -> str:
+    """An epoch in one line; images a second with validation included."""
+    penalty = math.inf if row["val_divergence"] is None else row["val_divergence"]
+    return (
+        f"epoch {row['epoch']}/{epochs}  train {row['train_total']:.2f}  "
+        f"val {row['val_total']:.2f} (recon {row['val_recon']:.2f}, divergence {penalty:.2f})  "
+        f"lr {row['lr']:.2g}  {speed:,.0f} images/s"
+    )
