@@ -1,6 +1,6 @@
 # make repro   the whole pipeline on the embedded data    make test    all tests
 # make quick   tests without pipeline runs                 make check   lint, format, types
-# make bench   training, evaluation, corruptions, timed    make docs    the README's and the schema's generated parts
+# make bench   training, evaluation, corruptions, timed    make docs    docs/parameters.md and the schema
 # Any of them makes .venv from requirements.txt first, if needed. PYTHON and VENV can be set: make test PYTHON=python3.12
 PYTHON ?= python3
 VENV ?= .venv

@@ -1,8 +1,9 @@
-"""Every command of the README works: run by another test, or checked down to its arguments."""
+"""Every command of the README and docs works: run by another test, or checked to its arguments."""
 
 import re
 import shlex
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, overlay
@@ -10,7 +11,10 @@ from imports import FILES, PACKAGE, room
 
 from robustvae import cli, params
 
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    block for p in PAGES for block in re.findall(r"^```sh\n(.*?)^```", p.read_text(), re.S | re.M)
+]
 COMMANDS = [
     command.split("#")[0].strip()
     for block in BLOCKS
@@ -80,12 +84,21 @@ def test_other_commands_are_those_of_the_set_up(command: str) -> None:
         assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.M)
 
 
-def test_every_picture_is_there_and_nothing_is_left_to_fill_in() -> None:
-    text = (ROOT / "README.md").read_text()
-    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
-    assert len(pictures) >= 2
-    assert all((ROOT / name).exists() for name in pictures)
+def test_the_readme_is_a_page_that_one_reads() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_link_and_picture_leads_somewhere(page: Path) -> None:
+    text = page.read_text()
+    links = [x for x in re.findall(r"\]\(([^)]+)\)", text) if not x.startswith("https://")]
+    assert all((page.parent / name).exists() for name in links)
     assert not re.search(r"@[A-Z]+@", text)
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert all(f"](docs/{page.name})" in text for page in PAGES[1:])
 
 
 def test_the_architecture_names_every_file() -> None:

@@ -26,7 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "compare": ("compare", "compare experiments over seeds, with intervals"),
     "recipe": ("recipe", "run a recipe: parameters laid over params.yaml, as an experiment"),
     "sweep": ("sweep", "run every combination of some parameters, on many processes or machines"),
-    "params": ("params", "write params.schema.json and the README's parameter table"),
+    "params": ("params", "write params.schema.json and docs/parameters.md"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Write params.schema.json and the README's parameter table, from params.yaml and its types.
+"""Write params.schema.json and docs/parameters.md, from params.yaml and its types.
 
 Example: python -m robustvae params --write
 """
@@ -14,8 +14,17 @@ from robustvae.cli.recipe import flatten
 from robustvae.errors import UserError
 from robustvae.params.yaml12 import read
 
-PARAMS, SCHEMA, README = Path("params.yaml"), Path("params.schema.json"), Path("README.md")
-BEGIN, END = "<!-- parameters: generated -->\n", "<!-- end of parameters -->\n"
+PARAMS, SCHEMA, TABLE = Path("params.yaml"), Path("params.schema.json"), Path("docs/parameters.md")
+HEAD = """# Parameters
+
+Editors check `params.yaml` against `params.schema.json`. A mistake stops before any work,
+one line each:
+
+```
+params.yaml: train.epoch: no such setting (did you mean 'epochs'?)
+params.yaml: loss.df: 0 switches it off; otherwise must be > 2 (second moments), got 1
+```
+"""
 LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?:# (?P<comment>.*))?")
 
 
@@ -26,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write both files, or fail when one is stale."""
-    wanted = {SCHEMA: schema(PARAMS), README: with_table(README, PARAMS)}
+    wanted = {SCHEMA: schema(PARAMS), TABLE: table(PARAMS)}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if args.write:
         for path in stale:
@@ -82,19 +91,10 @@ def _without_titles(node: Any) -> Any:
 
 
 def table(path: Path) -> str:
-    """The parameter table in Markdown."""
-    rows = ["| parameter | default | what it does, allowed values |", "|---|---|---|"]
+    """The page of all parameters, in Markdown."""
+    rows = [HEAD, "| parameter | default | what it does, allowed values |", "|---|---|---|"]
     for dotted, (default, comment) in documented(path).items():
         if comment:
             shown = f"`{default}`" if default else ""
             rows.append(f"| `{dotted}` | {shown} | {comment.replace(' | ', ', ')} |")
     return "\n".join(rows) + "\n"
-
-
-def with_table(readme: Path, path: Path) -> str:
-    """README.md with the table between its two marks brought up to date."""
-    text = readme.read_text()
-    if BEGIN not in text or END not in text:
-        raise UserError(f"{readme}: the marks of the parameter table are missing ({BEGIN.strip()})")
-    before, rest = text.split(BEGIN, 1)
-    return before + BEGIN + table(path) + END + rest.split(END, 1)[1]
