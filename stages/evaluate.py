@@ -13,7 +13,9 @@ from robustvae import params
 from robustvae.data import prepared
 from robustvae.data.prepared import SPLITS, Prepared
 from robustvae.models import folder as model_folder
-from robustvae.params import RunSettings
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.models.distributions import Diagonal
+from robustvae.params import EvaluateSettings, RunSettings
 from robustvae.robustness import bounds, collapse, measure, table
 from robustvae.robustness.bounds import Draws, Report
 from robustvae.robustness.collapse import Collapse
@@ -42,10 +44,8 @@ def main() -> None:
     model.to(where, memory_format=torch.channels_last)
     draws, size = Draws(running.seed), settings.batch_size
     listed, sets = _sets(data, running.seed)
-    seen = partial(measure.binarized, info=data.info, seed=running.seed)
     chosen = measure.of_training(len(data.train), running.seed)
-    images = {"train": seen(data.train[chosen], "train"), "val": seen(data.val, "val")}
-    images["test"] = sets["clean"]
+    images = _images(data, chosen, running.seed) | {"test": sets["clean"]}
     q = {s: bounds.posteriors(model, images[s], size) for s in SPLITS}
     losses = {s: measure.losses(model, images[s], q[s], s, size, draws) for s in SPLITS}
     binary = data.info["binarize"] != "none"
@@ -53,12 +53,7 @@ def main() -> None:
     if likelihood.cost is not None:
         say(f"importance-weighted bound: {1000 * likelihood.cost:.1f} ms per image")
     use, latents = collapse.latents(model, images["test"], q["test"], size, draws)
-
-    features = partial(measure.features, model, images["train"], q["train"], size)
-    labels = data.labels["train"][chosen], data.labels["test"]
-    probe = measure.fit_probe(features, *labels, settings)
-    mean_image = np.asarray(data.train.mean(axis=0) / 255, dtype=np.float32)
-    known = measure.Known(q["test"], data.labels["test"], mean_image, probe, draws)
+    known = _known(model, data, images["train"], chosen, q, settings, draws)
     values, means = measure.measure(model, sets, known, settings)
     if distributed.rank() > 0:
         return
@@ -66,24 +61,65 @@ def main() -> None:
     rows, reasons = table.tabulate(values, listed, settings, running.seed, gaps)
     reasons |= table.missing(rows, gaps)
 
-    short = {*SHORT, f"iwae_{settings.iwae_samples}"}
-    metrics = {
-        **{s: losses[s].means for s in SPLITS},
-        "likelihood": {name: v for name, v in likelihood.means.items() if name in short},
-        "robustness": {**table.headline(rows), **use.headline},
-    }
     evaluation = _evaluation({**losses, "likelihood": likelihood}, use, rows, reasons)
     evaluation |= {"data": data.info, "parameters": model.config["parameters"]}
     proper = model.likelihood.proper(binary)
     evaluation["score"] = "negative ELBO" if proper else "cross-entropy + KL"
+    metrics = _metrics(losses, likelihood, f"iwae_{settings.iwae_samples}")
+    metrics["robustness"] = {**table.headline(rows), **use.headline}
+    _write(metrics, evaluation, rows)
+    _write_arrays(values, means, latents, data.labels["test"])
+    _show(metrics, use.verdict, evaluation["warnings"])
+
+
+def _images(data: Prepared, chosen: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Training images of `chosen` and validation images, as the model sees them."""
+    seen = partial(measure.binarized, info=data.info, seed=seed)
+    return {"train": seen(data.train[chosen], "train"), "val": seen(data.val, "val")}
+
+
+def _known(
+    model: Autoencoder,
+    data: Prepared,
+    train: np.ndarray,
+    chosen: np.ndarray,
+    q: Mapping[str, Diagonal | None],
+    settings: EvaluateSettings,
+    draws: Draws,
+) -> measure.Known:
+    """What is known before any corrupted image is seen; `train`: the images of `chosen`."""
+    features = partial(measure.features, model, train, q["train"], settings.batch_size)
+    labels = data.labels["train"][chosen], data.labels["test"]
+    probe = measure.fit_probe(features, *labels, settings)
+    mean_image = np.asarray(data.train.mean(axis=0) / 255, dtype=np.float32)
+    return measure.Known(q["test"], data.labels["test"], mean_image, probe, draws)
+
+
+def _metrics(losses: dict[str, Report], likelihood: Report, bound: str) -> dict[str, Any]:
+    """What metrics.json has, but for robustness."""
+    short = {name: v for name, v in likelihood.means.items() if name in {*SHORT, bound}}
+    return {**{s: losses[s].means for s in SPLITS}, "likelihood": short}
+
+
+def _write(metrics: dict[str, Any], evaluation: dict[str, Any], rows: pd.DataFrame) -> None:
+    """Numbers for people and for DVC."""
     files.write_json(REPORTS / "metrics.json", _plain(metrics))
     for name, row in _rows(metrics).items():
         files.write_json(REPORTS / f"{name}.json", _plain(row))
     files.write_json(REPORTS / "evaluation.json", _plain(evaluation))
     _csv(pd.DataFrame([{"split": s, **metrics[s]} for s in SPLITS]), "losses")
     _csv(rows, "robustness")
+
+
+def _write_arrays(
+    values: table.Columns,
+    means: dict[str, np.ndarray],
+    latents: dict[str, np.ndarray],
+    labels: np.ndarray,
+) -> None:
+    """What figures are made of: latents, and scores per image."""
     corrupted = {f"mu/{name}": _half(z) for name, z in means.items() if name != "clean"}
-    files.save_npz(REPORTS / "latents.npz", **latents, **corrupted, labels=data.labels["test"])
+    files.save_npz(REPORTS / "latents.npz", **latents, **corrupted, labels=labels)
     scores = {
         f"{name}/{quantity}": columns[quantity].astype(np.float32)
         for (name, method), columns in values.items()
@@ -91,7 +127,6 @@ def main() -> None:
         if method == "model" and quantity in columns
     }
     files.save_npz(REPORTS / "scores.npz", **scores)
-    _show(metrics, use.verdict, evaluation["warnings"])
 
 
 def _sets(data: Prepared, seed: int) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:

@@ -13,19 +13,22 @@ from robustvae import params
 from robustvae.errors import UserError
 from robustvae.models import divergences
 from robustvae.models.distributions import DiagNormal, log_student_constant
+from robustvae.models.divergence_errors import (
+    DivergenceInfiniteError,
+    DivergenceOverflowError,
+    NonFiniteLatentError,
+)
 from robustvae.models.divergences import (
     DIVERGENCES,
     T3,
     Alpha,
-    DivergenceInfiniteError,
-    DivergenceOverflowError,
     Gamma,
-    NonFiniteLatentError,
     Objective,
     Renyi,
 )
 from robustvae.models.likelihoods import Bernoulli, Gaussian, StudentT
 from robustvae.params import CapacitySettings
+from robustvae.training import fitting
 
 ROOT = Path(__file__).parents[1]
 CASES = json.loads((ROOT / "tests" / "golden" / "divergence_cases.json").read_text())["cases"]
@@ -710,8 +713,8 @@ def test_saturation_is_the_mean_of_the_integral_and_warns_when_the_penalty_is_co
     values = value(Alpha(0.5), *inputs)
     saturation = Alpha(0.5).stats(values)["alpha_saturation"].item()
     assert saturation == pytest.approx(Alpha(0.5).log_integral(*inputs).exp().mean().item())
-    assert divergences.saturation_warning(settings, saturation) is None
-    assert "loss.divergence: renyi" in divergences.saturation_warning(settings, 9e-4)
+    assert fitting.saturation_warning(settings, saturation) is None
+    assert "loss.divergence: renyi" in fitting.saturation_warning(settings, 9e-4)
     for other in (Alpha(1.0), Alpha(2.0), Renyi(0.5), Gamma(3.0)):
         assert "alpha_saturation" not in other.stats(values)
 

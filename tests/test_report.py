@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from robustvae.reporting import cells
 from robustvae.reporting import page as report
 from robustvae.reporting.page import Results
 
@@ -201,7 +202,7 @@ def test_pictures_shrink_until_the_page_is_below_its_limit(
 def test_numbers_are_rounded_to_their_interval(
     value: float | None, se: float | None, text: str, interval: str
 ) -> None:
-    cell = report.number(value, se)
+    cell = cells.number(value, se)
     assert (cell.text, cell.interval) == (text, interval)
 
 

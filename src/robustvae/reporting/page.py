@@ -2,21 +2,21 @@
 
 import base64
 import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import pandas as pd
 from PIL import Image
 
+from robustvae.reporting.cells import Cell, name_of, number, se_of, with_error
+
 APART = ("geometric", "clean")  # groups that have no part in the headline
 LIMIT = 5_000_000  # bytes of the page
 WIDTHS = (1800, 1200, 880, 600, 400)  # pixels of the pictures, the first that keeps the limit
 SVG_LIMIT = 130_000  # bytes: beyond it an SVG costs more than its sharpness is worth
-Z95 = 1.96
 METHODS = {"model": "this model", "identity": "identity", "mean_image": "mean image"}
 COLUMNS = {  # quantities of the tables: heading, what it is
     "e_den": ("e_den", "squared error per pixel to the clean image; lower is better"),
@@ -32,24 +32,6 @@ COLUMNS = {  # quantities of the tables: heading, what it is
     "e_self": ("e_self", "squared error per pixel to the corrupted image"),
     "e_stab": ("e_stab", "squared distance per pixel between both reconstructions"),
 }
-NAMES = {
-    "elbo": "ELBO, beta = 1 / nats", "log_likelihood": "log-likelihood, best bound / nats",
-    "bits_per_dim": "bits per dimension", "effective_samples": "effective draws of the bound",
-    "bernoulli_cross_entropy": "Bernoulli cross-entropy / nats", "active_units": "active units",
-    "latent_dim": "latent dimensions", "kl_sum_of_dims": "KL, sum over dimensions / nats",
-    "mutual_information": "mutual information of image and latent, at least / nats",
-    "mutual_information_at_most": "the largest such bound that can be measured / nats",
-    "aggregate_gap": "KL of aggregate posterior from the prior / nats", "codes": "codes",
-    "dead_codes": "unused codes", "perplexity": "perplexity of the codes",
-}  # fmt: skip
-
-
-class Cell(NamedTuple):
-    """What a table shows, what it is sorted by, and half its 95 % interval."""
-
-    text: str
-    value: float | str | None = None
-    interval: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,7 +132,7 @@ def cards(results: Results) -> Iterator[tuple[str, Cell, str]]:
     yield "Error to the clean image", error, f"squared, per pixel; {groups}"
     skill = _headline(results, "skill")
     yield "Skill", skill, f"1 perfect, 0 as doing nothing; {groups}"
-    clean = number(results.metrics["test"]["mse"], _se(losses.get("test", {}).get("mse")))
+    clean = number(results.metrics["test"]["mse"], se_of(losses.get("test", {}).get("mse")))
     yield "Clean error", clean, "squared, per pixel; test images as they are"
     worst = Cell(str(first.get("worst") or "–").replace("_", " ").replace("-", " "))
     yield (
@@ -169,7 +151,7 @@ def cards(results: Results) -> Iterator[tuple[str, Cell, str]]:
         used = number(collapse.get("perplexity"))
         yield "Perplexity", used, f"effective number of {collapse.get('codes')} codes"
     what = "density, lower bound" if likelihood.get("density_only") else "lower bound"
-    yield "Log-likelihood", _pair(likelihood.get("log_likelihood")), f"nats per image; {what}"
+    yield "Log-likelihood", with_error(likelihood.get("log_likelihood")), f"nats per image; {what}"
     geometric = number(first.get("geometric_e_den"))
     yield "Geometric error", geometric, "per pixel; apart, never in the headline"
 
@@ -184,13 +166,13 @@ def tables(results: Results) -> Iterator[Table]:
     yield Table("Losses", units(results.config) + note,
         [("split", ""), *((name, "") for name in names)], [
         (False, [_text(row["split"]), *(
-            number(row[name], _se(known.get(row["split"], {}).get(name))) for name in names)])
+            number(row[name], se_of(known.get(row["split"], {}).get(name))) for name in names)])
         for row in results.losses.to_dict("records")
     ])  # fmt: skip
     likelihood = results.evaluation.get("likelihood", {})
     note = f"Likelihood: the first {likelihood.get('images', '?')} test images; latents: all."
     yield Table("Likelihood and use of the latents", note, [("quantity", ""), ("value", "")], [
-        (False, [_text(_name(name)), cell]) for name, cell in _measured(results)
+        (False, [_text(name_of(name)), cell]) for name, cell in _measured(results)
     ])  # fmt: skip
     table = results.robustness
     shown = [name for name in COLUMNS if name in table and table[name].notna().any()]
@@ -235,7 +217,7 @@ def _measured(results: Results) -> Iterator[tuple[str, Cell]]:
     """Name and value of what was found of likelihood and latents."""
     for name, pair in results.evaluation["likelihood"].items():
         if pair is None or isinstance(pair, Mapping):  # others are facts
-            yield name, _pair(pair)
+            yield name, with_error(pair)
     for name, value in results.evaluation["collapse"].items():
         if name != "verdict":
             yield name, number(value)
@@ -332,33 +314,6 @@ def checksums(results: Results) -> list[tuple[str, str]]:
     prepared = results.config["data"].get("checksums", {})
     corrupted = {item["file"]: item["sha256"] for item in results.corrupted.get("sets", [])}
     return [*prepared.items(), *corrupted.items()]
-
-
-def number(value: float | None, se: float | None = None) -> Cell:
-    """Four significant digits, or as many as half a 95 % interval (its first two) calls for."""
-    if value is None or not math.isfinite(value):
-        return Cell("–")
-    if not se or not math.isfinite(se):
-        text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-        return Cell(text.replace("-", "−"), value)
-    places = max(0, 1 - math.floor(math.log10(Z95 * se)))
-    return Cell(f"{value:,.{places}f}".replace("-", "−"), value, f"{Z95 * se:.{places}f}")
-
-
-def _pair(pair: Mapping[str, float] | None) -> Cell:
-    return Cell("–") if pair is None else number(pair["value"], pair["se"])
-
-
-def _se(pair: Any) -> float | None:
-    return pair.get("se") if isinstance(pair, Mapping) else None
-
-
-def _name(key: str) -> str:
-    if key.startswith("iwae_alt_prior_"):
-        return f"the same, K = {key[15:]}, under the law that samples are drawn from / nats"
-    if key.startswith("iwae_"):
-        return f"importance-weighted bound, K = {key[5:]} / nats"
-    return NAMES.get(key, key)
 
 
 def _headline(results: Results, name: str) -> Cell:

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from robustvae.errors import UserError
 from robustvae.models.autoencoder import Autoencoder, Terms
-from robustvae.models.divergences import saturation_warning
 from robustvae.params import LossSettings, ModelSettings, RunSettings, TrainSettings
 from robustvae.runtime import distributed, files
 from robustvae.runtime.device import setup
@@ -24,6 +23,8 @@ from robustvae.training.batches import Source, mix
 from robustvae.training.loop import LARGEST, Trainer, losses
 from robustvae.training.parallel import parallel
 from robustvae.training.schedule import Row, stops_early
+
+SATURATED = 1e-3  # alpha_saturation below this for a whole epoch: the penalty no longer acts
 
 
 def fit(
@@ -61,24 +62,30 @@ def fit(
         say(note)
     at = trainer.at
     while at.epoch < settings.epochs and not stops_early(at.rows, settings.early_stopping):
-        start, left = time.monotonic(), trainer.left()
-        with tqdm(
-            desc=f"epoch {at.epoch + 1}/{settings.epochs}", total=left, unit=" images",
-            leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty(),
-        ) as bar:  # fmt: skip
-            for count, loss in trainer.epoch():
-                if bar.update(count):  # when it is drawn anew
-                    bar.set_postfix_str(f"loss {loss.item():.4g}", refresh=False)
-            row = trainer.finish()
+        row, speed = _epoch(trainer, settings.epochs)
         trainer.save()
         if history is not None:
             write_history(history, at.rows)
-        say(summary(row, settings.epochs, left / (time.monotonic() - start)))
+        say(summary(row, settings.epochs, speed))
     model.load_state_dict(at.best)
     model.cpu().eval()
     if history is not None:
         write_history(history, at.rows)
     return at.rows
+
+
+def _epoch(trainer: Trainer, epochs: int) -> tuple[Row, float]:
+    """What is left of the epoch under way, with a bar: its row, and images a second."""
+    start, left = time.monotonic(), trainer.left()
+    with tqdm(
+        desc=f"epoch {trainer.at.epoch + 1}/{epochs}", total=left, unit=" images",
+        leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty(),
+    ) as bar:  # fmt: skip
+        for count, loss in trainer.epoch():
+            if bar.update(count):  # when it is drawn anew
+                bar.set_postfix_str(f"loss {loss.item():.4g}", refresh=False)
+        row = trainer.finish()
+    return row, left / (time.monotonic() - start)
 
 
 def _check_batches(model: Autoencoder, size: int, images: int) -> None:
@@ -145,6 +152,17 @@ def replay(path: Path | str) -> tuple[Autoencoder, Terms, Tensor]:
     terms, total = losses(model, x, target, **saved["how"])
     torch.autograd.backward(total)
     return model, terms, total
+
+
+def saturation_warning(loss: LossSettings, largest: float) -> str | None:
+    """Text for an epoch whose largest `alpha_saturation` is given; None while the penalty acts."""
+    if largest >= SATURATED:
+        return None
+    return (
+        f"loss.alpha {loss.order:g}: alpha_saturation stayed below {SATURATED:g} for an epoch "
+        f"(at most {largest:.2g}), the divergence is at its bound and no longer acts; "
+        "loss.divergence: renyi has no bound"
+    )
 
 
 def summary(row: Row, epochs: int, speed: float) -> str:

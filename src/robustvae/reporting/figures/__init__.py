@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from robustvae.reporting.figures import charts, latent, pictures
-from robustvae.reporting.figures.gallery import GALLERY, Run, key
+from robustvae.reporting.figures.gallery import GALLERY
+from robustvae.reporting.figures.run import Run, key
 from robustvae.reporting.figures.style import save
 from robustvae.runtime import progress, seeding
 
