@@ -200,7 +200,7 @@ def test_identity_covers_parameters_data_and_code(monkeypatch: pytest.MonkeyPatc
 HOLD = """
 import sys, time
 from pathlib import Path
-from robustvae import resume
+from robustvae.training import resume
 with resume.Checkpoint(Path(sys.argv[1]), sys.argv[2]):
     print("held", flush=True)
     time.sleep(600)
@@ -210,7 +210,7 @@ with resume.Checkpoint(Path(sys.argv[1]), sys.argv[2]):
 @pytest.mark.slow
 def test_two_trainings_do_not_race_and_a_dead_ones_lock_is_taken_over(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(tmp_path), DIGEST]
-    environment = os.environ | {"PYTHONPATH": str(Path(resume.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(resume.__file__).parents[2])}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
