@@ -251,7 +251,7 @@ def test_a_killed_download_is_resumed_by_the_next_run(server: Server, library: L
 
     server.answers = [slowly, resume]
     code = (
-        "from pathlib import Path; from robustvae.downloads import Library, Source; "
+        "from pathlib import Path; from robustvae.data.downloads import Library, Source; "
         f"source = Source('set/a.gz', {MD5!r}, ({server.url!r},)); "
         f"Library(Path({str(library.cache)!r})).fetch(source)"
     )
@@ -261,6 +261,7 @@ def test_a_killed_download_is_resumed_by_the_next_run(server: Server, library: L
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and not (part.exists() and part.stat().st_size > 60_000):
         time.sleep(0.02)
+    assert process.poll() is None, "it ended before it could be killed"
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert library.fetch(server.source()).read_bytes() == CONTENT
