@@ -23,7 +23,8 @@ from robustvae.models.autoencoder import Autoencoder
 from robustvae.models.latents import Continuous
 from robustvae.params import LossSettings, TrainSettings
 from robustvae.runtime import device
-from robustvae.training import fitting, loop, resume
+from robustvae.training import fitting, loop, resume, step
+from robustvae.training.average import Average
 from robustvae.training.batches import Source, add_noise, batches, mix
 from robustvae.training.schedule import best_epoch, clip_norm, learning_rate, stops_early
 
@@ -165,17 +166,21 @@ def test_validation_repeats_itself() -> None:
 def test_dynamic_binarisation_draws_anew_per_batch_and_alike_in_validation() -> None:
     source = Source(TRAIN, TRAIN, True, 0, CPU)
     index = torch.arange(8)
-    (x, target), (y, _) = source.batch(index, 0), source.batch(index, 1)
-    assert x is target
-    assert set(x.unique().tolist()) == {0, 1}
-    assert (x != y).any()
-    assert (source.batch(index, 1)[0] == y).all()
+    found = []
+    for number in (0, 1, 1):
+        source.draw(number)
+        x, target = source.batch(index)
+        assert x is target
+        assert set(x.unique().tolist()) == {0, 1}
+        found.append(x)
+    assert (found[0] != found[1]).any()
+    assert (found[1] == found[2]).all()
 
 
 def test_an_unchanged_image_is_drawn_as_its_target() -> None:
     other = TRAIN.copy()
     other[0] = 255 - other[0]
-    x, target = Source(other, TRAIN, True, 0, CPU).batch(torch.arange(8), 0)
+    x, target = Source(other, TRAIN, True, 0, CPU).batch(torch.arange(8))
     assert (x[0] != target[0]).any()
     assert (x[1:] == target[1:]).all()
 
@@ -235,12 +240,13 @@ def test_gaussian_noise_has_the_given_deviation() -> None:
 
 def test_noise_is_for_training_inputs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    plain = loop.losses
+    plain = step.losses
 
     def watch(model: Autoencoder, x: torch.Tensor, target: torch.Tensor, **how: Any) -> Any:
         seen.append((model.training, (x != target).any().item(), (target > 0.99).any().item()))
         return plain(model, x, target, **how)
 
+    monkeypatch.setattr(step, "losses", watch)
     monkeypatch.setattr(loop, "losses", watch)
     fit({"train.epochs": 1, "train.input_noise": {"name": "dropout", "amount": 0.5}})
     assert {(train, noisy) for train, noisy, _ in seen} == {(True, True), (False, False)}
@@ -266,13 +272,13 @@ def test_mixture_is_binarised_as_the_images_were() -> None:
 @pytest.mark.parametrize(("target", "clean"), [("clean", True), ("corrupted", False)])
 def test_mixture_target(target: str, clean: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = []
-    plain = loop.losses
+    plain = step.losses
 
     def watch(model: Autoencoder, x: torch.Tensor, y: torch.Tensor, **how: Any) -> Any:
         pairs.append((x, y))
         return plain(model, x, y, **how)
 
-    monkeypatch.setattr(loop, "losses", watch)
+    monkeypatch.setattr(step, "losses", watch)
     fit({"train.mixture": {"fraction": 1.0, "target": target}, "train.epochs": 1})
     x, y = pairs[0]
     originals = {image.tobytes() for image in TRAIN}
@@ -316,19 +322,17 @@ def test_the_optimiser_gets_the_rate() -> None:
 
 def test_beta_warms_up_linearly(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    plain = divergences.Objective.__call__
+    plain = divergences.Objective.weigh
 
-    def watch(self: Any, recon: Any, divergence: Any, step: int, warmup: float = 1.0) -> Any:
-        seen.append(warmup)
-        return plain(self, recon, divergence, step, warmup)
+    def watch(self: Any, recon: Any, divergence: Any, weight: Any, budget: Any) -> Any:
+        seen.append(float(weight))
+        return plain(self, recon, divergence, weight, budget)
 
-    monkeypatch.setattr(divergences.Objective, "__call__", watch)
+    monkeypatch.setattr(divergences.Objective, "weigh", watch)
     rows, _ = fit({"train.beta_warmup": 2, "loss.beta": 3.0})
-    # three batches an epoch; validation counts the whole of beta, in its one batch and for the set
-    whole = [1.0, 1.0]
-    assert seen == pytest.approx(
-        [0, 1 / 6, 2 / 6, *whole, 3 / 6, 4 / 6, 5 / 6, *whole, 1, 1, 1, *whole]
-    )
+    # three batches an epoch; validation weighs nothing in its one batch, and its means by beta
+    checked = [0.0, 3.0]
+    assert seen == pytest.approx([0, 0.5, 1, *checked, 1.5, 2, 2.5, *checked, 3, 3, 3, *checked])
     assert [row["beta"] for row in rows] == [1.5, 3.0, 3.0]
 
 
@@ -383,10 +387,10 @@ def test_training_stops_early_and_returns_the_best_weights(monkeypatch: pytest.M
 def test_average_of_weights_against_a_hand_worked_one() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(1.0)
-    average = loop.Average(model, 0.2)
-    for step, value in ((1, 2.0), (2, 4.0)):
+    average = Average(model, 0.2)
+    for number, value in ((1, 2.0), (2, 4.0)):
         model.weight.data.fill_(value)
-        average.update(step)
+        average.update(torch.tensor(average.rate(number)))
     # decay min(0.2, 2/11) then min(0.2, 3/12): 1 * 2/11 + 2 * 9/11 = 20/11; 0.2 * 20/11 + 0.8 * 4
     assert average.values[0].item() == pytest.approx(0.2 * 20 / 11 + 3.2)
     with average.applied():
@@ -412,13 +416,13 @@ def test_validation_and_the_final_model_use_the_average(monkeypatch: pytest.Monk
 
 def test_gradients_are_clipped_to_the_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     norms = []
-    clip = loop.clip_grads_with_norm_
+    clip = step.clip_grads_with_norm_
 
     def watch(parameters: Any, largest: float, norm: torch.Tensor) -> None:
         clip(parameters, largest, norm)
         norms.append(torch.nn.utils.get_total_norm([p.grad for p in parameters]).item())
 
-    monkeypatch.setattr(loop, "clip_grads_with_norm_", watch)
+    monkeypatch.setattr(step, "clip_grads_with_norm_", watch)
     rows, _ = fit({"train.grad_clip": 2.0, "train.epochs": 1})
     assert norms == pytest.approx([2.0] * 3, rel=1e-3)
     assert (rows[0]["grad_norm"] or 0) > 2  # the history has the norm before clipping
@@ -513,16 +517,16 @@ def test_an_overflow_stops_at_its_step_and_can_be_replayed(tmp_path: Path) -> No
 def test_a_loss_that_is_not_finite_names_the_term(
     term: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, count = loop.losses, iter(range(100))
+    plain, count = step.losses, iter(range(100))
 
     def overflow(model: Autoencoder, *args: Any, **how: Any) -> Any:
         terms, total = plain(model, *args, **how)
-        if next(count) == 2:
+        if next(count) >= 2:
             terms = terms._replace(**{term: getattr(terms, term) * math.inf})
             total = total * math.inf
         return terms, total
 
-    monkeypatch.setattr(loop, "losses", overflow)
+    monkeypatch.setattr(step, "losses", overflow)
     with (
         resume.Checkpoint(tmp_path, "d" * 64) as keep,
         pytest.raises(UserError, match=rf"step 2, epoch 1: {term} is not finite \(recon .*total "),
@@ -532,14 +536,14 @@ def test_a_loss_that_is_not_finite_names_the_term(
 
 def test_a_replayed_step_is_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With moving codebooks and batch norm, whose buffers the failed step has changed."""
-    plain, seen = loop.losses, []
+    plain, seen = step.losses, []
 
     def spoilt(model: Autoencoder, *args: Any, **how: Any) -> Any:
         terms, total = plain(model, *args, **how)
         seen.append((terms.recon.tolist(), total.item()))
         return terms, total if len(seen) < 3 else total * math.nan
 
-    monkeypatch.setattr(loop, "losses", spoilt)
+    monkeypatch.setattr(step, "losses", spoilt)
     changes = {"model.latent.name": "vq", "model.architecture": {"name": "conv", "channels": [4]}}
     keep = resume.Checkpoint(tmp_path, "d" * 64)
     with pytest.raises(UserError, match="step 2"), keep:
@@ -571,9 +575,9 @@ def test_weights_are_untouched_by_the_failed_step(
         fail(self, *args)
 
     monkeypatch.setattr(loop.Trainer, "fail", watch)
-    plain = loop.losses
+    plain = step.losses
     monkeypatch.setattr(
-        loop, "losses", lambda *a, **k: (lambda t: (t[0], t[1] * math.inf))(plain(*a, **k))
+        step, "losses", lambda *a, **k: (lambda t: (t[0], t[1] * math.inf))(plain(*a, **k))
     )
     with resume.Checkpoint(tmp_path, "d" * 64) as keep, pytest.raises(UserError):
         fit(keep=keep)

@@ -19,8 +19,13 @@ def apply(x: Tensor, mode: str, threshold: float, rng: torch.Generator | None) -
         draw = torch.randint(0, 255, x.shape, dtype=x.dtype, device=x.device, generator=rng)
         ones = draw < x  # x of the 255 equally likely values 0 .. 254
     else:
-        ones = torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=rng) < x
+        return above(x, torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=rng))
     return ones.to(x.dtype) * (255 if x.dtype == torch.uint8 else 1)
+
+
+def above(x: Tensor, levels: Tensor) -> Tensor:
+    """1 where float pixels exceed levels in [0, 1), else 0: white with probability x."""
+    return (levels < x).to(x.dtype)
 
 
 def _level(threshold: float, dtype: torch.dtype) -> float:

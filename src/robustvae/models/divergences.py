@@ -2,6 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -25,6 +28,20 @@ from robustvae.models.divergence_errors import (
 from robustvae.params import CapacitySettings, LossSettings
 
 MARGIN = 0.05  # of logvar_bound: auto, in log-variance, to the edge of the finite region
+
+
+_checks: ContextVar[list[Tensor] | None] = ContextVar("checks", default=None)
+
+
+@contextmanager
+def deferred() -> Iterator[list[Tensor]]:
+    """Inside, no value raises or is read: what is finite only if all is well is put into a list."""
+    checks: list[Tensor] = []
+    token = _checks.set(checks)
+    try:
+        yield checks
+    finally:
+        _checks.reset(token)
 
 
 @dataclass(frozen=True)
@@ -66,7 +83,11 @@ class Divergence(ABC):
         out = values.to(torch.promote_types(q.mu.dtype, torch.float32))
         # 0 * inf and 0 * nan are nan, which compares false: one number, one synchronisation.
         with torch.no_grad():
-            probe = values.sum() + 0 * (inputs[0].sum() + inputs[1].sum())
+            latents = 0 * (inputs[0].sum() + inputs[1].sum())
+            probe = values.sum() + latents
+        if (checks := _checks.get()) is not None:
+            checks.append((probe if self.strict else latents).to(out.dtype))
+            return out if self.strict else out.detach().nan_to_num(nan=math.inf, posinf=math.inf)
         if probe.item() <= torch.finfo(out.dtype).max:
             return out
         _refuse_non_finite(q)
@@ -291,14 +312,26 @@ class Objective:
         c = self.capacity
         return c.start + (c.max - c.start) * min(1.0, step / c.steps)
 
+    @property
+    def weight(self) -> float:
+        """Of the divergence, or of its distance from C."""
+        return self.beta if self.capacity.weight is None else self.capacity.weight
+
     def __call__(self, recon: Tensor, divergence: Tensor, step: int, warmup: float = 1.0) -> Tensor:
         """Scalar; `warmup` in [0, 1] multiplies the weight of the divergence."""
+        return self.weigh(recon, divergence, warmup * self.weight, self.capacity_at(step))
+
+    def weigh(
+        self, recon: Tensor, divergence: Tensor, weight: Tensor | float, budget: Tensor | float
+    ) -> Tensor:
+        """Scalar; `budget`: C. Both may be tensors of any type on the device of the terms."""
         if self.beta == 0:  # the divergence may be infinite here, and 0 * inf is no number
             return recon.mean()
-        if self.capacity.weight is None:
-            return recon.mean() + warmup * self.beta * divergence.mean()
-        gap = (divergence.mean() - self.capacity_at(step)).abs()
-        return recon.mean() + warmup * self.capacity.weight * gap
+        mean = divergence.mean()
+        weight, budget = (v.to(mean) if isinstance(v, Tensor) else v for v in (weight, budget))
+        return recon.mean() + weight * (
+            mean if self.capacity.weight is None else (mean - budget).abs()
+        )
 
 
 def logvar_bounds(loss: LossSettings) -> tuple[Tensor | None, Tensor | None]:

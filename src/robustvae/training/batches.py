@@ -36,22 +36,28 @@ class Source:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def stream(self, *names: str | int) -> torch.Generator:
-        """The device's generator, set to a named stream."""
-        return self.rng.manual_seed(seeding.seed(self.seed, *names))
+    @property
+    def inside(self) -> bool:
+        """Are the images on the device?"""
+        return self.inputs.device.type == self.targets.device.type == self.device.type
 
-    def batch(self, index: Tensor, *draw: str | int) -> tuple[Tensor, Tensor]:
+    def draw(self, *names: str | int) -> None:
+        """Set what the next batch draws."""
+        self.rng.manual_seed(seeding.seed(self.seed, "binarize", *names))
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets, float32 [B, C, H, W]; one tensor where they are the same images."""
-        target = self._take(self.targets, index, *draw)
-        same = self.inputs is self.targets
-        return (target if same else self._take(self.inputs, index, *draw)), target
+        target = self._take(self.targets, index)
+        x = target if self.inputs is self.targets else self._take(self.inputs, index)
+        if not self.dynamic:
+            return x, target
+        levels = torch.rand(x.shape, device=self.device, generator=self.rng)
+        white = binarize.above(target, levels)  # what is its own target is drawn once
+        return (white if x is target else binarize.above(x, levels)), white
 
-    def _take(self, images: Tensor, index: Tensor, *draw: str | int) -> Tensor:
+    def _take(self, images: Tensor, index: Tensor) -> Tensor:
         x = images.index_select(0, index.to(images.device)).to(self.device)
-        x = x.contiguous(memory_format=torch.channels_last).to(torch.float32).div_(255)
-        if self.dynamic:  # the stream starts anew: an image that is its own target is drawn once
-            x = binarize.apply(x, "dynamic", 0.5, self.stream("binarize", *draw))
-        return x
+        return x.contiguous(memory_format=torch.channels_last).to(torch.float32).div_(255)
 
 
 def _stored(images: np.ndarray, device: torch.device) -> Tensor:

@@ -16,13 +16,14 @@ from robustvae.errors import UserError
 from robustvae.models.autoencoder import Autoencoder, Terms
 from robustvae.params import LossSettings, ModelSettings, RunSettings, TrainSettings
 from robustvae.runtime import distributed, files
-from robustvae.runtime.device import setup
+from robustvae.runtime.device import reseed, setup
 from robustvae.runtime.progress import say
 from robustvae.training import resume
 from robustvae.training.batches import Source, mix
-from robustvae.training.loop import LARGEST, Trainer, losses
+from robustvae.training.loop import Trainer
 from robustvae.training.parallel import parallel
 from robustvae.training.schedule import Row, stops_early
+from robustvae.training.step import LARGEST, losses
 
 SATURATED = 1e-3  # alpha_saturation below this for a whole epoch: the penalty no longer acts
 
@@ -58,8 +59,9 @@ def fit(
     validation = Source(val, val, mode == "dynamic", run.seed, device)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     trainer = Trainer(parallel(model), settings, run, source, validation, keep)
-    if note := trainer.restore():
-        say(note)
+    for note in (trainer.restore(), trainer.note()):
+        if note:
+            say(note)
     at = trainer.at
     while at.epoch < settings.epochs and not stops_early(at.rows, settings.early_stopping):
         row, speed = _epoch(trainer, settings.epochs)
@@ -79,7 +81,7 @@ def _epoch(trainer: Trainer, epochs: int) -> tuple[Row, float]:
     start, left = time.monotonic(), trainer.left()
     with tqdm(
         desc=f"epoch {trainer.at.epoch + 1}/{epochs}", total=left, unit=" images",
-        leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty(),
+        leave=False, dynamic_ncols=True, mininterval=0.3, disable=not sys.stderr.isatty(),
     ) as bar:  # fmt: skip
         for count, loss in trainer.epoch():
             if bar.update(count):  # when it is drawn anew
@@ -147,8 +149,9 @@ def replay(path: Path | str) -> tuple[Autoencoder, Terms, Tensor]:
     model.load_state_dict(saved["weights"])
     model.to(saved["device"], memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
-    say(f"step {saved['how']['step']}, epoch {saved['epoch']}: {saved['why']}")
+    say(f"step {saved['step']}, epoch {saved['epoch']}: {saved['why']}")
     x, target = (saved[name].to(saved["device"]) for name in ("x", "target"))
+    reseed(x.device, saved["seed"])
     terms, total = losses(model, x, target, **saved["how"])
     torch.autograd.backward(total)
     return model, terms, total

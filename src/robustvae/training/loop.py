@@ -5,75 +5,28 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch import Tensor
 
 from robustvae.errors import UserError
+from robustvae.models import divergences
 from robustvae.models.autoencoder import Autoencoder, Terms
+from robustvae.models.distributions import wide
 from robustvae.models.divergences import Objective
 from robustvae.params import RunSettings, TrainSettings
 from robustvae.runtime import distributed, files, seeding
-from robustvae.runtime.device import precision, reseed
+from robustvae.runtime.device import reseed
 from robustvae.training import resume
-from robustvae.training.batches import Source, add_noise, batches
+from robustvae.training.batches import Source, batches
 from robustvae.training.parallel import Parallel
-from robustvae.training.schedule import Row, best_epoch, clip_norm, learning_rate
+from robustvae.training.schedule import Row, best_epoch, learning_rate
+from robustvae.training.step import LARGEST, Recorded, Step, losses
 
 VALIDATION_BATCH = 500
 SAVE_EVERY = 60.0  # seconds between checkpoints within an epoch
-LARGEST = "alpha_saturation"  # of it the history has an epoch's largest value, else the mean
-
-
-def losses(
-    model: Autoencoder | Parallel,
-    x: Tensor,
-    target: Tensor,
-    *,
-    seed: int,
-    precision: str,
-    step: int,
-    warmup: float = 1.0,
-) -> tuple[Terms, Tensor]:
-    """Terms [B] and the objective of a batch, with the latent noise of `seed`."""
-    loss = model.loss_settings
-    reseed(x.device, seed)
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        terms = model(x, target)
-    objective = Objective(loss.beta, loss.capacity)
-    return terms, objective(terms.recon, terms.divergence, step, warmup)
-
-
-class Average:
-    """Exponential moving average of the weights; buffers (batch norm, codebooks) are the model's.
-
-    Step t, from 1, has the decay min(decay, (1 + t) / (10 + t)), which soon forgets the start.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.parameters, self.decay = list(model.parameters()), decay
-        self.values = [p.detach().clone() for p in self.parameters]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Follow the weights of optimiser step `step`, counted from 1."""
-        rate = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], rate)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    def _swap(self) -> None:
-        for p, value in zip(self.parameters, self.values, strict=True):
-            p.data, value.data = value.data, p.data
+LOOK_EVERY = {"cpu": 1, "mps": 200, "cuda": 200}  # steps between looks at whether all were finite
 
 
 @dataclass
@@ -84,7 +37,6 @@ class Progress:
     position: int = 0  # batches done of the epoch under way
     step: int = 0  # optimiser steps
     rows: list[Row] = field(default_factory=list)
-    sums: dict[str, Tensor] = field(default_factory=dict)  # over the images of the epoch under way
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch
 
 
@@ -100,26 +52,40 @@ class Trainer:
         validation: Source,
         keep: resume.Checkpoint | None,
     ) -> None:
-        self.compute, self.settings, self.run, self.keep = model, settings, run, keep
-        self.model = model = model.module if isinstance(model, Parallel) else model
+        self.settings, self.run, self.keep = settings, run, keep
+        self.work = Step(model, settings, run, source)
+        self.model, self.optimizer, self.average = (
+            self.work.model, self.work.optimizer, self.work.average,
+        )  # fmt: skip
+        self.compute, self.precision = model, self.work.precision
         self.source, self.validation, self.device = source, validation, source.device
-        self.clip = clip_norm(settings, model.loss_settings)
-        self.precision = precision(settings.precision, self.device)
         self.compiled = settings.compile == "on"
         if self.compiled:
-            model.encoder.compile(dynamic=False)
-            model.decoder.compile(dynamic=False)
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-        self.parameters = list(model.parameters())
-        self.optimizer = kind(
-            self.parameters, settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
-        self.average = Average(model, settings.ema) if settings.ema else None
-        self.buffers = list(model.buffers())
-        self.before = [b.clone() for b in self.buffers]
+            self.model.encoder.compile(dynamic=False)
+            self.model.decoder.compile(dynamic=False)
+        loss = self.model.loss_settings
+        self.objective = Objective(loss.beta, loss.capacity)
         self.at = Progress()
         self.steps = len(self.order(0))
         self.saved = time.monotonic()
+        self.looked = 0  # at.step at the last look
+        self.together = isinstance(model, Parallel)
+        self.recording = self.device.type == "cuda" and not self.eager()
+        self.recorded: dict[int, Recorded] = {}  # by size of the batch
+
+    def eager(self) -> str:
+        """Why steps on a GPU cannot be recorded; '' where they can."""
+        if self.compiled:
+            return "train.compile is on"
+        if self.together:
+            return "several processes"
+        return "" if self.source.inside else "the images do not fit into the GPU's memory"
+
+    def note(self) -> str:
+        """What to say of the way in which steps are run; '' where nothing."""
+        if self.device.type != "cuda":
+            return ""
+        return "" if self.recording else f"steps are not recorded as a CUDA graph: {self.eager()}"
 
     def order(self, epoch: int) -> list[Tensor]:
         """The batches of an epoch, as indices of images."""
@@ -136,54 +102,74 @@ class Trainer:
         epochs = self.settings.beta_warmup
         return min(1.0, (self.at.epoch + position / self.steps) / epochs) if epochs else 1.0
 
+    def numbers(self, position: int) -> tuple[float, float, float]:
+        """What a batch of the epoch under way has besides its images, as Step takes it."""
+        step = self.at.step + position - self.at.position
+        rate = self.average.rate(step + 1) if self.average else 0.0
+        weight = self.warmup(position) * self.objective.weight
+        return weight, self.objective.capacity_at(step), rate
+
     def epoch(self) -> Iterator[tuple[int, Tensor]]:
         """Train on what is left of the epoch under way, yielding each batch's size and loss."""
         self.model.train()
-        rate = learning_rate(self.settings, self.at.epoch, self.at.rows)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        order = self.order(self.at.epoch)
-        for position in range(self.at.position, len(order)):
-            total = self.step(order[position], self.warmup(position))
-            self.at.position = position + 1
+        self.work.rate(learning_rate(self.settings, self.at.epoch, self.at.rows))
+        order, start = self.order(self.at.epoch), self.at.position
+        table = [self.numbers(position) for position in range(start, len(order))]
+        numbers = torch.tensor(table, dtype=torch.float64).to(self.device).unbind()
+        for index, row in zip(order[start:], numbers, strict=True):
+            total = self.step(index, row)
+            if self.at.step - self.looked >= LOOK_EVERY[self.device.type]:
+                self.look()
             if time.monotonic() - self.saved > SAVE_EVERY:
                 self.save()
-            yield len(order[position]), total
+            yield len(index), total
+        self.look()
 
-    def step(self, index: Tensor, warmup: float) -> Tensor:
+    def step(self, index: Tensor, numbers: Tensor) -> Tensor:
         """One optimiser step on the images of `index`; the loss, detached."""
-        number = self.at.step
-        if self.buffers:
-            torch._foreach_copy_(self.before, self.buffers)
-        x, target = self.source.batch(index, number)
-        x = add_noise(x, self.settings.input_noise, self.source.stream("noise", number))
-        how: dict[str, Any] = {
-            "seed": seeding.seed(self.run.seed, "latent", number),
-            "precision": self.precision,
-            "step": number,
-            "warmup": warmup,
-        }
+        size = len(index)
+        if self.recording and size not in self.recorded:
+            self.recorded[size] = Recorded(self.work, size)
+        self.work.seed(self.at.step)
+        if self.recording:
+            total = self.recorded[size](index, numbers)
+        else:
+            try:
+                with self.compiling(size):
+                    _, total, _ = self.work(index, numbers, deferring=not self.together)
+            except ArithmeticError as error:
+                self.fail(_with_image(error, self.mine(index)), index, numbers)
+        self.at.step += 1
+        self.at.position += 1
+        return total
+
+    def look(self) -> None:
+        """Read from the device whether all steps were finite; run one that was not once more.
+
+        Neither it nor the steps after it have changed anything.
+        """
+        lost = self.at.step - self.looked - int(self.work.finite.item())
+        self.looked = self.at.step = self.at.step - lost
+        self.work.finite.zero_()
+        if not lost:
+            return
+        self.at.position -= lost
+        index = self.order(self.at.epoch)[self.at.position]
+        numbers = torch.tensor(self.numbers(self.at.position), dtype=torch.float64)
+        numbers = numbers.to(self.device)
+        self.work.bad.zero_()
+        self.work.seed(self.at.step)
         try:
             with self.compiling(len(index)):
-                terms, total = losses(self.compute, x, target, **how)
+                found = self.work(index, numbers, deferring=False)
         except ArithmeticError as error:
-            shared = isinstance(self.compute, Parallel) and len(index) >= distributed.size()
-            mine = index[distributed.Share(len(index)).rows] if shared else index
-            self.fail(_with_image(error, mine), x, target, index, how)
-        self.optimizer.zero_grad()
-        torch.autograd.backward(total)
-        norm = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        # The one read a step: what is not finite must not reach the weights.
-        if not (total.detach() + norm).isfinite().item():
-            self.fail(_culprit(terms, total, norm), x, target, index, how)
-        if self.clip is not None:
-            clip_grads_with_norm_(self.parameters, self.clip, norm)
-        self.optimizer.step()
-        self.at.step += 1
-        if self.average is not None:
-            self.average.update(self.at.step)
-        self.accumulate(terms, total.detach(), norm, len(x))
-        return total.detach()
+            self.fail(_with_image(error, self.mine(index)), index, numbers)
+        self.fail(_culprit(*found), index, numbers)
+
+    def mine(self, index: Tensor) -> Tensor:
+        """What this process computes of a batch."""
+        shared = self.together and len(index) >= distributed.size()
+        return index[distributed.Share(len(index)).rows] if shared else index
 
     @contextmanager
     def compiling(self, images: int = 0) -> Iterator[None]:
@@ -200,31 +186,15 @@ class Trainer:
             why = str(error).splitlines()[0]
             raise UserError(f"train.compile: torch cannot compile here ({why}); use off") from None
 
-    @torch.no_grad()
-    def accumulate(self, terms: Terms, total: Tensor, norm: Tensor, count: int) -> None:
-        """Add a step to the sums of the epoch, on the device."""
-        sums, dtype = self.at.sums, torch.float32 if self.device.type == "mps" else torch.float64
-        values = {
-            "images": torch.full((), count, dtype=dtype, device=self.device),
-            "train_recon": terms.recon.sum(dtype=dtype),
-            "train_divergence": terms.divergence.sum(dtype=dtype),
-            "train_total": total.to(dtype) * count,
-            "grad_norm": norm.to(dtype) * count,
-            **{n: v.to(dtype) * (1 if n == LARGEST else count) for n, v in terms.stats.items()},
-        }
-        for name, value in values.items():
-            old = sums.get(name, torch.zeros_like(value))
-            sums[name] = torch.maximum(old, value) if name == LARGEST else old + value
-
     def finish(self) -> Row:
         """Validate, keep the weights where they are the best, and close the epoch with its row."""
-        sums = {name: value.item() for name, value in self.at.sums.items()}
+        sums = dict(zip(self.work.names, self.work.sums.tolist(), strict=True))
         count = sums.pop("images")
         means = {n: v if n == LARGEST else v / count for n, v in sums.items()}
         trained = {name: means.pop(name) for name in list(means) if name.startswith("train_")}
         start = {
             "epoch": self.at.epoch + 1,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": learning_rate(self.settings, self.at.epoch, self.at.rows),
             "beta": self.model.loss_settings.beta * self.warmup(self.at.position),
         }
         with self.average.applied() if self.average else nullcontext():
@@ -233,7 +203,8 @@ class Trainer:
             self.at.rows.append(row)
             if best_epoch(self.at.rows) == self.at.epoch:
                 self.at.best = {n: v.detach().clone() for n, v in self.model.state_dict().items()}
-        self.at.epoch, self.at.position, self.at.sums = self.at.epoch + 1, 0, {}
+        self.at.epoch, self.at.position = self.at.epoch + 1, 0
+        self.work.reset()
         return row
 
     @torch.no_grad()
@@ -244,25 +215,11 @@ class Trainer:
         is the negative ELBO and not the objective, whose budget C moves from epoch to epoch.
         """
         self.model.eval()
-        count, sums = len(self.validation), torch.zeros(2, dtype=torch.float64)
-        indices = torch.arange(count, device=self.device)
-        for i, index in enumerate(torch.split(indices, VALIDATION_BATCH)):
-            x, target = self.validation.batch(index, "validation", i)
-            seed = seeding.seed(self.run.seed, "validation", i)
-            try:
-                with self.compiling():
-                    terms, _ = losses(
-                        self.compute,
-                        x,
-                        target,
-                        seed=seed,
-                        precision=self.precision,
-                        step=self.at.step,
-                    )
-            except ArithmeticError as error:
-                self.stop(f"in validation, {error}")
-            sums += torch.stack((terms.recon.sum(), terms.divergence.sum())).cpu()
-        loss, (recon, divergence) = self.model.loss_settings, sums / count
+        with divergences.deferred() as checks:
+            sums = self._validated()
+        if not torch.stack([sums.sum(), *checks]).isfinite().all():
+            sums = self._validated()  # says where
+        loss, (recon, divergence) = self.model.loss_settings, sums.cpu() / len(self.validation)
         fixed = loss.capacity.model_copy(update={"weight": None})
         total = Objective(loss.beta, fixed)(recon, divergence, self.at.step)
         if not total.isfinite():
@@ -271,12 +228,32 @@ class Trainer:
         found = {"val_recon": recon, "val_divergence": divergence, "val_total": total}
         return {name: value.item() for name, value in found.items()}
 
+    def _validated(self) -> Tensor:
+        """Sums of recon and divergence over the validation images."""
+        sums = torch.zeros(2, dtype=wide(self.device), device=self.device)
+        indices = torch.arange(len(self.validation), device=self.device)
+        for i, index in enumerate(torch.split(indices, VALIDATION_BATCH)):
+            self.validation.draw("validation", i)
+            reseed(self.device, seeding.seed(self.run.seed, "validation", i))
+            try:
+                with self.compiling():
+                    terms, _ = losses(
+                        self.compute, *self.validation.batch(index),
+                        precision=self.precision, weight=0.0, budget=0.0,
+                    )  # fmt: skip
+            except ArithmeticError as error:
+                self.stop(f"in validation, {error}")
+            sums += torch.stack((terms.recon.sum(), terms.divergence.sum()))
+        return sums
+
     def save(self) -> None:
         """Write the checkpoint."""
+        self.look()
         if self.keep is not None and distributed.rank() == 0:
             parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
             average = self.average.values if self.average else []
-            self.keep.save({**parts, "average": average, **vars(self.at)})
+            sums = self.work.totals()
+            self.keep.save({**parts, "average": average, "sums": sums, **vars(self.at)})
         self.saved = time.monotonic()
 
     @torch.no_grad()
@@ -290,9 +267,10 @@ class Trainer:
         saved = state.pop("average")
         if self.average is not None:
             torch._foreach_copy_(self.average.values, saved)
-        for name in ("sums", "best"):
-            state[name] = {key: value.to(self.device) for key, value in state[name].items()}
+        self.work.restore(state.pop("sums"))
+        state["best"] = {key: value.to(self.device) for key, value in state["best"].items()}
         self.at = Progress(**state)
+        self.looked = self.at.step
         return f"{note} ({self.at.epoch} epochs and {self.at.position} of {self.steps} batches)"
 
     def stop(self, why: str) -> NoReturn:
@@ -300,22 +278,24 @@ class Trainer:
         place = f"step {self.at.step}, epoch {self.at.epoch + 1}"
         raise UserError(f"training stopped at {place}: {why}")
 
-    def fail(
-        self, why: str, x: Tensor, target: Tensor, index: Tensor, how: dict[str, Any]
-    ) -> NoReturn:
+    def fail(self, why: str, index: Tensor, numbers: Tensor) -> NoReturn:
         """Write the file that re-creates the step, in whichever process that fails, and stop."""
         if self.keep is None:
             self.stop(why)
-        with torch.no_grad():
-            torch._foreach_copy_(self.buffers, self.before)  # as they were before the step
+        self.work.undo()
+        self.work.seed(self.at.step)
+        x, target = self.work.batch(index)
+        weight, budget, _ = numbers.tolist()
         path = self.keep.failures / f"{self.keep.digest[:16]}-step-{self.at.step}.pt"
         state = {
             "why": why,
+            "step": self.at.step,
             "epoch": self.at.epoch + 1,
             "index": index,
             "x": x,
             "target": target,
-            "how": how,
+            "seed": seeding.seed(self.run.seed, "latent", self.at.step),
+            "how": {"precision": self.precision, "weight": weight, "budget": budget},
             "weights": self.model.state_dict(),
             "model": self.model.settings.model_dump_json(),
             "loss": self.model.loss_settings.model_dump_json(),
@@ -336,6 +316,8 @@ def _with_image(error: ArithmeticError, index: Tensor) -> str:
 
 def _culprit(terms: Terms, total: Tensor, norm: Tensor) -> str:
     """Which term is not finite, and the values of all."""
+    if (total + norm).isfinite():
+        return "not finite, but finite when run again; run.deterministic: true repeats steps"
     values = {
         "recon": terms.recon.mean().item(),
         "divergence": terms.divergence.mean().item(),

@@ -1,0 +1,203 @@
+"""One optimiser step, the same on every device, that reads nothing back from the device.
+
+What varies from step to step comes as tensors, what comes of it is added up in place, so that a GPU
+can have it recorded once and replayed. A step that is not finite changes nothing, nor does any that
+follows, until the host looks.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from robustvae.models import divergences
+from robustvae.models.autoencoder import Autoencoder, Terms
+from robustvae.models.distributions import wide
+from robustvae.models.divergences import Objective
+from robustvae.params import RunSettings, TrainSettings
+from robustvae.runtime import seeding
+from robustvae.runtime.device import precision, reseed
+from robustvae.training.average import Average
+from robustvae.training.batches import Source, add_noise
+from robustvae.training.parallel import Parallel
+from robustvae.training.schedule import clip_norm
+
+LARGEST = "alpha_saturation"  # of it the history has an epoch's largest value, else the mean
+WARM = 3  # steps before one is recorded, in which libraries choose and allocate what they need
+
+
+def losses(
+    model: Autoencoder | Parallel,
+    x: Tensor,
+    target: Tensor,
+    *,
+    precision: str,
+    weight: Tensor | float,
+    budget: Tensor | float,
+) -> tuple[Terms, Tensor]:
+    """Terms [B] and the objective of a batch; `weight` and `budget` as Objective.weigh."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        terms = model(x, target)
+    objective = Objective(model.loss_settings.beta, model.loss_settings.capacity)
+    return terms, objective.weigh(terms.recon, terms.divergence, weight, budget)
+
+
+class Step:
+    """A model with its optimiser: what a batch does to them, and the sums of the epoch."""
+
+    def __init__(
+        self,
+        compute: Autoencoder | Parallel,
+        settings: TrainSettings,
+        run: RunSettings,
+        source: Source,
+    ) -> None:
+        self.compute, self.settings, self.run, self.source = compute, settings, run, source
+        self.model = model = compute.module if isinstance(compute, Parallel) else compute
+        self.device, cuda = source.device, source.device.type == "cuda"
+        self.clip = clip_norm(settings, model.loss_settings)
+        self.precision = precision(settings.precision, self.device)
+        self.parameters = list(model.parameters())
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+        self.optimizer = kind(
+            self.parameters, settings.lr, weight_decay=settings.weight_decay, fused=True,
+            capturable=cuda,
+        )  # fmt: skip
+        self.bad = torch.zeros((), device=self.device)  # 1 from a step on that is not finite
+        self.optimizer.found_inf = self.bad  # 1: it changes nothing
+        self.finite = torch.zeros((), device=self.device)  # steps since the host last looked
+        self.average = Average(model, settings.ema) if settings.ema else None
+        kept = model.state_dict().keys()
+        self.buffers = [b for name, b in model.named_buffers() if name in kept]
+        self.before = [b.clone() for b in self.buffers]
+        self.noise = torch.Generator(self.device)
+        self.names: list[str] = []  # of the sums
+        self.sums = torch.zeros(0, device=self.device)
+
+    def rate(self, value: float) -> None:
+        """Set the learning rate, on a GPU where a recorded step reads it."""
+        for group in self.optimizer.param_groups:
+            cuda = self.device.type == "cuda"
+            group["lr"] = torch.tensor(value, device=self.device) if cuda else value
+
+    def seed(self, number: int) -> None:
+        """Set all that step `number` draws from: it does not depend on what was drawn before."""
+        self.source.draw(number)
+        self.noise.manual_seed(seeding.seed(self.run.seed, "noise", number))
+        reseed(self.device, seeding.seed(self.run.seed, "latent", number))
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and targets."""
+        x, target = self.source.batch(index)
+        return add_noise(x, self.settings.input_noise, self.noise), target
+
+    def __call__(
+        self, index: Tensor, numbers: Tensor, *, deferring: bool = True
+    ) -> tuple[Terms, Tensor, Tensor]:
+        """A step on the images of `index`, after `seed`: terms [B], total and norm of the gradient.
+
+        `numbers`, float64: weight and budget as Objective.weigh, and rate as Average.update.
+        `deferring`: what cannot be computed is only noticed; else it raises where it happens.
+        """
+        weight, budget, rate = numbers.unbind()
+        if self.buffers:
+            torch._foreach_copy_(self.before, self.buffers)
+        x, target = self.batch(index)
+        noticing: AbstractContextManager[list[Tensor]] = nullcontext([])
+        with divergences.deferred() if deferring else noticing as checks:
+            terms, total = losses(
+                self.compute, x, target, precision=self.precision, weight=weight, budget=budget
+            )
+        self.optimizer.zero_grad()
+        torch.autograd.backward(total)
+        norm = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        self._notice([total.detach(), norm, *checks])
+        if self.clip is not None:
+            clip_grads_with_norm_(self.parameters, self.clip, norm)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(rate * (1 - self.bad))
+        with torch.no_grad():
+            for now, old in zip(self.buffers, self.before, strict=True):
+                torch.where(self.bad > 0, old, now, out=now)
+            self._add_up(terms, total.detach(), norm, len(index))
+        return terms, total.detach(), norm
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Set the buffers as they were before the last step."""
+        for now, old in zip(self.buffers, self.before, strict=True):
+            now.copy_(old)
+
+    def reset(self) -> None:
+        """Begin the sums of an epoch."""
+        self.sums.zero_()
+
+    def totals(self) -> dict[str, Tensor]:
+        """The sums of the epoch, by name."""
+        return dict(zip(self.names, self.sums.clone(), strict=True))
+
+    def restore(self, totals: dict[str, Tensor]) -> None:
+        """Go on with sums that `totals` gave."""
+        self._name(list(totals))
+        if totals:
+            self.sums.copy_(torch.stack(list(totals.values())))
+
+    def _notice(self, values: Sequence[Tensor]) -> None:
+        probe = sum(0 * v.to(self.bad.dtype) for v in values)  # 0 * inf and 0 * nan are nan
+        assert isinstance(probe, Tensor)
+        self.bad.copy_(torch.maximum(self.bad, probe.isnan().to(self.bad.dtype)))
+        self.finite.add_(1 - self.bad)
+
+    def _add_up(self, terms: Terms, total: Tensor, norm: Tensor, count: int) -> None:
+        dtype = wide(self.device)
+        values = {
+            "images": torch.full((), count, dtype=dtype, device=self.device),
+            "train_recon": terms.recon.sum(dtype=dtype),
+            "train_divergence": terms.divergence.sum(dtype=dtype),
+            "train_total": total.to(dtype) * count,
+            "grad_norm": norm.to(dtype) * count,
+            **{n: v.to(dtype) * (1 if n == LARGEST else count) for n, v in terms.stats.items()},
+        }
+        if not self.names:
+            self._name(list(values))
+        new = torch.where(self.bad > 0, 0, torch.stack(list(values.values())))
+        added = self.sums + new
+        if LARGEST in self.names:
+            i = self.names.index(LARGEST)
+            added[i] = torch.maximum(self.sums[i], new[i])
+        self.sums.copy_(added)
+
+    def _name(self, names: list[str]) -> None:
+        self.names = names
+        self.sums = torch.zeros(len(names), dtype=wide(self.device), device=self.device)
+
+
+class Recorded:
+    """A step as a CUDA graph, for batches of one size."""
+
+    def __init__(self, step: Step, size: int) -> None:
+        self.index = torch.zeros(size, dtype=torch.int64, device=step.device)
+        self.numbers = torch.zeros(3, dtype=torch.float64, device=step.device)
+        step.bad.fill_(1)  # what follows leaves no trace
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM):
+                step(self.index, self.numbers)
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        for generator in (step.source.rng, step.noise):
+            self.graph.register_generator_state(generator)
+        with torch.cuda.graph(self.graph):
+            _, self.total, _ = step(self.index, self.numbers)
+        step.bad.zero_()
+
+    def __call__(self, index: Tensor, numbers: Tensor) -> Tensor:
+        """The step, after Step.seed; its total, until the next one."""
+        self.index.copy_(index)
+        self.numbers.copy_(numbers)
+        self.graph.replay()
+        return self.total
