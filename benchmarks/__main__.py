@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import corruptions, evaluation, training
+from benchmarks import corruptions, evaluation, gpu, training
 from benchmarks.training import ROOT
 from robustvae.runtime import files
 from robustvae.runtime.progress import say
@@ -36,6 +36,8 @@ def measure(quick: bool) -> dict[str, Any]:
         for name in MEASURED
         for precision in ("fp32", "bf16")
     }
+    say("training on a GPU" if torch.cuda.is_available() else "no GPU here: it is left out")
+    found["gpu"] = gpu.measure(quick)
     say("evaluation")
     count = 200 if quick else 2000
     found["evaluation"] = {name: evaluation.speed(name, count) for name in MEASURED}
@@ -58,6 +60,10 @@ def lines(found: dict[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
             ratio, share = f"{row['ratio']:.2f}", f"{row['of_product_rate']:.0%}"
             usual = f"conventional, {loop}" if loop in training.CONVENTIONAL else loop
             yield f"train {net}", usual, f"{row['images_per_s']:,.0f} images/s", ratio, share
+    for net, loops in found["gpu"].items():
+        for loop, row in loops.items():
+            ratio, share = f"{row['ratio']:.2f}", f"{row['of_product_rate']:.1%}"
+            yield f"GPU {net}", loop, f"{row['images_per_s']:,.0f} images/s", ratio, share
     for what, shares in found["spent"].items():
         for kind, share in shares.items():
             yield f"time, {what}", kind, "", "", f"{share:.0%}"
@@ -86,7 +92,10 @@ def main() -> None:
     print(f"{'':17} {'':24} {'':>18} {'ratio':>7} {'share':>6}")
     for what, which, value, ratio, share in lines(found):
         print(f"{what:17} {which:24} {value:>18} {ratio:>7} {share:>6}")
-    print("ratio: to the better conventional loop, or to a loop over images; share: of the speed")
+    print(
+        "ratio: to the better conventional loop, on a GPU to the plain loop in memory of the same"
+    )
+    print("precision, of corruptions to a loop over images; share: of the speed")
     print("of a large matrix product in that precision, or of the time of training on one thread.")
     print("Written to reports/bench.json")
 

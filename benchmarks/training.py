@@ -118,10 +118,10 @@ def project(net: Net, images: np.ndarray, precision: str, **run: int) -> float:
 class Kept:
     """Our loop, its model and optimiser kept from epoch to epoch, as the conventional one's are."""
 
-    def __init__(self, net: Net, images: np.ndarray, precision: str) -> None:
-        chosen, model = settings(net, precision), build(net)
-        sources = [Source(x, x, False, 0, torch.device("cpu")) for x in (images, images[:2])]
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(self, net: Net, images: np.ndarray, precision: str, device: str = "cpu") -> None:
+        chosen, model, where = settings(net, precision), build(net), torch.device(device)
+        sources = [Source(x, x, False, 0, where) for x in (images, images[:2])]
+        model = model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.trainer = Trainer(model, chosen.train, chosen.run, *sources, None)
 
     def __call__(self) -> float:
@@ -152,14 +152,15 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
 class Conventional:
     """The usual script, its worker processes kept from epoch to epoch."""
 
-    def __init__(self, net: Net, images: np.ndarray, workers: int) -> None:
+    def __init__(self, net: Net, images: np.ndarray, workers: int, device: str = "cpu") -> None:
         torchvision_shim.prepare()
         from torchvision import transforms
 
         chosen = settings(net)
         torch.set_num_threads(chosen.run.threads)
         torch.manual_seed(0)
-        self.model = of_torch(Autoencoder.build(chosen.model, chosen.loss, net.shape))
+        self.device = device
+        self.model = of_torch(Autoencoder.build(chosen.model, chosen.loss, net.shape)).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
         pictures = Pictures(images, transforms.ToTensor())
         self.loader = DataLoader(
@@ -173,7 +174,7 @@ class Conventional:
         self.model.train()
         for x, _ in self.loader:
             self.optimizer.zero_grad()
-            terms = self.model(x)
+            terms = self.model(x.to(self.device))
             loss = terms.recon.mean() + terms.divergence.mean()
             loss.backward()
             self.optimizer.step()

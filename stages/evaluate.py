@@ -16,7 +16,7 @@ from robustvae.models import folder as model_folder
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.models.distributions import Diagonal
 from robustvae.params import EvaluateSettings, RunSettings
-from robustvae.robustness import bounds, collapse, measure, table
+from robustvae.robustness import batches, bounds, collapse, measure, table
 from robustvae.robustness.bounds import Draws, Report
 from robustvae.robustness.collapse import Collapse
 from robustvae.runtime import device, distributed, files
@@ -42,7 +42,8 @@ def main() -> None:
     where = device.setup(**running.model_dump())
     distributed.refuse(where)
     model.to(where, memory_format=torch.channels_last)
-    draws, size = Draws(running.seed), settings.batch_size
+    draws, size = Draws(running.seed), batches.size_on(where, settings.batch_size)
+    settings = settings.model_copy(update={"batch_size": size})
     listed, sets = _sets(data, running.seed)
     chosen = measure.of_training(len(data.train), running.seed)
     images = _images(data, chosen, running.seed) | {"test": sets["clean"]}

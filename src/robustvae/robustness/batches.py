@@ -14,7 +14,13 @@ from robustvae.runtime.progress import track
 from robustvae.runtime.threads import side_by_side
 
 T = TypeVar("T")
+BUSY = 1000  # images that a GPU has at a time, at least
 Images = NDArray[np.uint8] | NDArray[np.float32]  # [N, C, H, W]; float: already on [0, 1]
+
+
+def size_on(device: torch.device, asked: int) -> int:
+    """Images at a time: on a GPU as many as keep it busy, where results do not depend on it."""
+    return max(asked, BUSY) if device.type == "cuda" else asked
 
 
 def slices(count: int, size: int) -> list[slice]:

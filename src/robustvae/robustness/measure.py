@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from robustvae.data import binarize
 from robustvae.models.autoencoder import Autoencoder
-from robustvae.models.distributions import Diagonal, DiagStudentT
+from robustvae.models.distributions import Diagonal, DiagStudentT, wide
 from robustvae.models.divergences import Objective
 from robustvae.params import EvaluateSettings
 from robustvae.robustness import bounds, collapse, metrics, table
@@ -211,9 +211,9 @@ def measure(
                 for metric in settings.metrics:
                     if method == "model" or metric in PIXEL_METRICS:
                         for quantity, values in METRICS[metric](pair).items():
-                            found[name, method, quantity] = values.cpu().double()
+                            found[name, method, quantity] = values.to(x.device, wide(x.device))
             if seen_y.q is not None:
-                means[name] = seen_y.q.mean.float().cpu()
+                means[name] = seen_y.q.mean.float()
         return _block(found), _block(means)
 
     parts, means = zip(*each(work, len(clean), settings.batch_size, "robustness"), strict=True)
@@ -224,8 +224,8 @@ def measure(
 
 
 def _block(found: dict[K, Tensor]) -> Block[K]:
-    """One piece of memory for a batch: many small ones would keep what lies between from use."""
-    return list(found), torch.stack(list(found.values())) if found else torch.empty(0, 0)
+    """One piece of memory for a batch, copied from a GPU at once."""
+    return list(found), torch.stack(list(found.values())).cpu() if found else torch.empty(0, 0)
 
 
 def _joined(parts: Sequence[Block[K]]) -> dict[K, NDArray[Any]]:
