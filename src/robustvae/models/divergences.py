@@ -327,11 +327,10 @@ class Objective:
         """Scalar; `budget`: C. Both may be tensors of any type on the device of the terms."""
         if self.beta == 0:  # the divergence may be infinite here, and 0 * inf is no number
             return recon.mean()
-        mean = divergence.mean()
-        weight, budget = (v.to(mean) if isinstance(v, Tensor) else v for v in (weight, budget))
-        return recon.mean() + weight * (
-            mean if self.capacity.weight is None else (mean - budget).abs()
-        )
+        cost = divergence.mean()
+        if self.capacity.weight is not None:
+            cost = (cost - (budget.to(cost) if isinstance(budget, Tensor) else budget)).abs()
+        return recon.mean() + (weight.to(cost) if isinstance(weight, Tensor) else weight) * cost
 
 
 def logvar_bounds(loss: LossSettings) -> tuple[Tensor | None, Tensor | None]:

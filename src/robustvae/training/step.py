@@ -68,19 +68,22 @@ class Step:
         self.bad = torch.zeros((), device=self.device)  # 1 from a step on that is not finite
         self.optimizer.found_inf = self.bad  # 1: it changes nothing
         self.finite = torch.zeros((), device=self.device)  # steps since the host last looked
+        self.lr = torch.zeros((), device=self.device)
         self.average = Average(model, settings.ema) if settings.ema else None
         kept = model.state_dict().keys()
         self.buffers = [b for name, b in model.named_buffers() if name in kept]
         self.before = [b.clone() for b in self.buffers]
         self.noise = torch.Generator(self.device)
+        self.one = torch.ones((), dtype=wide(self.device), device=self.device)
+        self.counts: dict[int, Tensor] = {}  # factors of what is added up, by size of the batch
         self.names: list[str] = []  # of the sums
         self.sums = torch.zeros(0, device=self.device)
 
     def rate(self, value: float) -> None:
-        """Set the learning rate, on a GPU where a recorded step reads it."""
+        """Set the learning rate, on a GPU in the memory where a recorded step reads it."""
+        self.lr.fill_(value)
         for group in self.optimizer.param_groups:
-            cuda = self.device.type == "cuda"
-            group["lr"] = torch.tensor(value, device=self.device) if cuda else value
+            group["lr"] = self.lr if self.device.type == "cuda" else value
 
     def seed(self, number: int) -> None:
         """Set all that step `number` draws from: it does not depend on what was drawn before."""
@@ -146,29 +149,36 @@ class Step:
             self.sums.copy_(torch.stack(list(totals.values())))
 
     def _notice(self, values: Sequence[Tensor]) -> None:
-        probe = sum(0 * v.to(self.bad.dtype) for v in values)  # 0 * inf and 0 * nan are nan
+        probe = sum(v.to(self.bad.dtype) for v in values) * 0  # inf * 0 and nan * 0 are nan
         assert isinstance(probe, Tensor)
-        self.bad.copy_(torch.maximum(self.bad, probe.isnan().to(self.bad.dtype)))
+        torch.maximum(self.bad, probe.isnan().to(self.bad.dtype), out=self.bad)
         self.finite.add_(1 - self.bad)
 
     def _add_up(self, terms: Terms, total: Tensor, norm: Tensor, count: int) -> None:
         dtype = wide(self.device)
         values = {
-            "images": torch.full((), count, dtype=dtype, device=self.device),
+            "images": self.one,
             "train_recon": terms.recon.sum(dtype=dtype),
             "train_divergence": terms.divergence.sum(dtype=dtype),
-            "train_total": total.to(dtype) * count,
-            "grad_norm": norm.to(dtype) * count,
-            **{n: v.to(dtype) * (1 if n == LARGEST else count) for n, v in terms.stats.items()},
+            "train_total": total.to(dtype),
+            "grad_norm": norm.to(dtype),
+            **{name: value.to(dtype) for name, value in terms.stats.items()},
         }
         if not self.names:
             self._name(list(values))
-        new = torch.where(self.bad > 0, 0, torch.stack(list(values.values())))
-        added = self.sums + new
+        if count not in self.counts:  # of images, where a value is not their sum
+            once = ("train_recon", "train_divergence", LARGEST)
+            factors = [1 if name in once else count for name in self.names]
+            self.counts[count] = torch.tensor(factors, dtype=dtype, device=self.device)
+        new = torch.stack(list(values.values())) * self.counts[count]
+        new = torch.where(self.bad > 0, 0, new)
         if LARGEST in self.names:
             i = self.names.index(LARGEST)
-            added[i] = torch.maximum(self.sums[i], new[i])
-        self.sums.copy_(added)
+            largest = torch.maximum(self.sums[i], new[i])
+            self.sums.add_(new)
+            self.sums[i] = largest
+        else:
+            self.sums.add_(new)
 
     def _name(self, names: list[str]) -> None:
         self.names = names
@@ -189,8 +199,10 @@ class Recorded:
                 step(self.index, self.numbers)
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        for generator in (step.source.rng, step.noise):
-            self.graph.register_generator_state(generator)
+        if step.source.dynamic:
+            self.graph.register_generator_state(step.source.rng)
+        if step.settings.input_noise.name != "none":
+            self.graph.register_generator_state(step.noise)
         with torch.cuda.graph(self.graph):
             _, self.total, _ = step(self.index, self.numbers)
         step.bad.zero_()
