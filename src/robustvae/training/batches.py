@@ -43,7 +43,8 @@ class Source:
 
     def draw(self, *names: str | int) -> None:
         """Set what the next batch draws."""
-        self.rng.manual_seed(seeding.seed(self.seed, "binarize", *names))
+        if self.dynamic:
+            self.rng.manual_seed(seeding.seed(self.seed, "binarize", *names))
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets, float32 [B, C, H, W]; one tensor where they are the same images."""

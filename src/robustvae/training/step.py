@@ -88,7 +88,8 @@ class Step:
     def seed(self, number: int) -> None:
         """Set all that step `number` draws from: it does not depend on what was drawn before."""
         self.source.draw(number)
-        self.noise.manual_seed(seeding.seed(self.run.seed, "noise", number))
+        if self.settings.input_noise.name != "none":
+            self.noise.manual_seed(seeding.seed(self.run.seed, "noise", number))
         reseed(self.device, seeding.seed(self.run.seed, "latent", number))
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
