@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import corruptions, evaluation, gpu, training
+from benchmarks import corruptions, evaluation, gpu, peers, training
 from benchmarks.training import ROOT
 from robustvae.runtime import files
 from robustvae.runtime.progress import say
@@ -29,6 +29,9 @@ def measure(quick: bool) -> dict[str, Any]:
     }
     say("corruptions")  # first: the training makes torch refuse what may vary from run to run
     found["corruptions"] = corruptions.measure(*((1, 5) if quick else (5, 50)))
+    found["peers"] = peers.measure(1 if quick else 5)
+    if not found["peers"]:
+        say("imagecorruptions is not installed: it is left out")
     say("training")
     found["training"] = {name: training.speed(name, rounds, share) for name in MEASURED}
     found["spent"] = {
@@ -73,6 +76,8 @@ def lines(found: dict[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
             yield f"evaluate {net}", what, f"{value:,.0f} images/s", "", ""
     for name, row in found["corruptions"].items():
         yield "corrupt", name, f"{row['ms']:.4f} ms/image", f"{row['ratio']:.0f}", ""
+    for name, row in found["peers"].items():
+        yield "against peers", name, f"{row['ms']:.3f} ms/image", f"{row['ratio']:.1f}", ""
     for name, value in found["memory"].items():
         yield "peak memory", name, f"{value:,.0f} MB", "", ""
     for name, value in found["start"].items():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import corruptions as plain
+from PIL import Image
 from scipy import ndimage
 from sklearn.datasets import load_digits
 
@@ -557,3 +558,37 @@ def test_published_statistics_on_mnist(name: str) -> None:
     found = statistics(out, images).mean(0)[[0, 2, 4, 5]] / [1, 255, 1, 1]
     for value, (expected, allowed) in zip(found, PUBLISHED[name], strict=True):
         assert abs(value - expected) < allowed
+
+
+# --- fast ways against plain ones
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 28, 28), (3, 3, 33, 20), (1, 3, 64, 64), (1, 1, 9, 9)])
+@pytest.mark.parametrize(("radius", "sigma"), [(1, 0.1), (3, 0.1), (6, 0.5), (8, 0.5), (10, 0.5)])
+def test_defocus_is_the_correlation_with_its_kernel(
+    shape: tuple[int, ...], radius: int, sigma: float
+) -> None:
+    x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    kernel = blur._disk(radius, sigma)[0].numpy()
+    given = torch.from_numpy(x)
+    found = blur.defocus_blur(given, (radius, sigma), torch.Generator(), sampling.SANE).numpy()
+    for image, planes in zip(found, x, strict=True):
+        for channel, plane in zip(image, planes, strict=True):
+            exact = ndimage.correlate(plane.astype(float), kernel, mode="mirror")
+            assert np.abs(channel - np.clip(exact, 0, 255)).max() < 0.501
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 28, 28), (2, 3, 33, 50), (1, 3, 64, 64), (1, 1, 9, 224)])
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.167, 0.25, 0.3, 0.4, 0.5, 0.6, 0.9])
+def test_pixelate_is_pillows_to_the_bit(shape: tuple[int, ...], share: float) -> None:
+    x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    x[0, 0, :4] = np.arange(shape[3]) % 2 * 255  # halves of levels
+    given = torch.from_numpy(x)
+    found = blur.pixelate(given, share, torch.Generator(), sampling.SANE).numpy()
+    height, width = shape[2:]
+    small = max(1, int(width * share)), max(1, int(height * share))
+    for image, planes in zip(found, x, strict=True):
+        for channel, plane in zip(image, planes, strict=True):
+            box = Image.Resampling.BOX
+            wanted = Image.fromarray(plane).resize(small, box).resize((width, height), box)
+            assert (channel == np.asarray(wanted)).all()

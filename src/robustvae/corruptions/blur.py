@@ -9,7 +9,10 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from robustvae.corruptions import sampling
-from robustvae.corruptions.sampling import Rules
+from robustvae.corruptions.sampling import CUT, Rules
+
+BLOCK = 28  # places of an axis that are averaged at once
+CACHED = 2**18  # values that a processor keeps close while they are worked on
 
 
 def gaussian_blur(x: Tensor, sigma: float, rng: Generator, rules: Rules) -> Tensor:
@@ -86,31 +89,96 @@ def _exchange(x: Tensor, reach: int, rng: Generator) -> Tensor:
 
 
 @functools.cache
-def _disk(radius: int, sigma: float) -> Tensor:
-    """`[k, k]`: a disk of weight 1, smoothed a little and, as the original, not normalised."""
+def _disk(radius: int, sigma: float) -> tuple[Tensor, Tensor]:
+    """A disk of weight 1, smoothed a little and, as the original, not normalised: `[k, k]`.
+
+    And the weights `[taps]` of the smoothing, along either axis.
+    """
     half = max(8, radius)
     i = torch.arange(-half, half + 1)
     disk = (i[:, None] ** 2 + i**2 <= radius**2).double()
     reach = 1 if radius <= 8 else 2
     j = torch.arange(-reach, reach + 1)
     k = torch.exp(-(j.double() ** 2) / (2 * sigma**2))
+    k /= k.sum()
     places = sampling.border(torch.arange(2 * half + 1)[:, None] + j, 2 * half + 1, "mirror")
     smooth = torch.zeros(2 * half + 1, 2 * half + 1, dtype=torch.float64)
-    smooth.scatter_add_(1, places, (k / k.sum()).expand(places.shape))
-    return (smooth @ (disk / disk.sum()) @ smooth.T).float()
+    smooth.scatter_add_(1, places, k.expand(places.shape))
+    return smooth @ (disk / disk.sum()) @ smooth.T, k
+
+
+@functools.cache
+def _rest(radius: int, sigma: float) -> list[tuple[int, int, float]]:
+    """Where the smoothed disk differs from a smoothing of the disk alone: rows, columns, weights.
+
+    The disk reaches the border of its square, where the original mirrors.
+    """
+    kernel, k = _disk(radius, sigma)
+    reach = len(k) // 2
+    half = len(kernel) // 2 + reach
+    i = torch.arange(-half, half + 1)
+    disk = (i[:, None] ** 2 + i**2 <= radius**2).double()
+    plain = functional.conv2d(
+        (disk / disk.sum())[None, None], k.outer(k)[None, None], padding=reach
+    )
+    rest = functional.pad(kernel, [reach] * 4) - plain[0, 0]
+    places = (rest.abs() > 1e-9).nonzero().tolist()
+    return [(r - half, c - half, float(rest[r, c])) for r, c in places]
+
+
+def _defocused(x: Tensor, radius: int, sigma: float) -> Tensor:
+    """Planes [N, H, W] with a mirrored border wide enough for the kernel; what is there is rubbish.
+
+    The disk's columns grow from its sides to its middle, and are added up. All that is moved is
+    moved in a row of all pixels, where rows and planes run into each other at the border.
+    """
+    n, line = x.numel(), x.shape[2]
+    # Integers of 16 bits hold the sums of 257 grey levels; above 32,767 they wrap, and back.
+    small = math.pi * (radius + 1) ** 2 < 257
+    flat = x.flatten().to(torch.int16 if small else torch.int32)
+    edge = radius * line
+    column, tall = flat[edge : n - edge].clone(), 0
+    total = flat.new_zeros(len(column) - 2 * radius)
+    for across in range(radius, -1, -1):
+        while (tall + 1) ** 2 + across**2 <= radius**2:
+            tall += 1
+            for place in (edge - tall * line, edge + tall * line):
+                column += flat.narrow(0, place, len(column))
+        for place in {radius - across, radius + across}:
+            total += column.narrow(0, place, len(total))
+    y = total.view(torch.uint16).float() if small else total.float()
+    i = torch.arange(-radius, radius + 1)
+    k = _disk(radius, sigma)[1] / (i[:, None] ** 2 + i**2 <= radius**2).sum() ** 0.5
+    reach = len(k) // 2
+    for step in (line, 1):
+        total = y.narrow(0, reach * step, len(y) - 2 * reach * step) * float(k[reach])
+        for tap in (*range(reach), *range(reach + 1, len(k))):
+            total.add_(y.narrow(0, tap * step, len(total)), alpha=float(k[tap]))
+        y = total
+    edge = (n - len(y)) // 2
+    for row, place, weight in _rest(radius, sigma):
+        y.add_(flat.narrow(0, edge + row * line + place, len(y)), alpha=weight)
+    return functional.pad(y, (edge, edge)).view(x.shape)
 
 
 def defocus_blur(x: Tensor, p: tuple[float, float], rng: Generator, rules: Rules) -> Tensor:
     """Correlation with a soft disk, border mirrored."""
-    kernel = _disk(rules.length(p[0]), p[1] * rules.unit)
-    half = len(kernel) // 2
-    channels, height, width = x.shape[1:]
-    for axis in (2, 3):
-        places = torch.arange(-half, x.shape[axis] + half)
-        x = x.index_select(axis, sampling.border(places, x.shape[axis], "mirror"))
-    planes = x.flatten(0, 1)[:, None].float()
-    y = functional.conv2d(planes, kernel[None, None])
-    return rules.levels(y.view(-1, channels, height, width))
+    radius, sigma = rules.length(p[0]), p[1] * rules.unit
+    kernel, k = _disk(radius, sigma)
+    half = len(kernel) // 2 + len(k) // 2
+    shape = x.shape
+    rim = torch.arange(half)
+    for axis in (3, 2):
+        ends = (rim - half, rim + x.shape[axis])
+        left, right = (
+            x.index_select(axis, sampling.border(end, x.shape[axis], "mirror")) for end in ends
+        )
+        x = torch.cat([left, x, right], axis)
+    planes, parts = x.flatten(0, 1), []
+    for part in torch.split(planes, max(1, CACHED // planes[0].numel())):
+        y = _defocused(part.contiguous(), radius, sigma)
+        parts.append(rules.levels(y[:, half:-half, half:-half]))
+    return torch.cat(parts).view(shape)
 
 
 @functools.cache
@@ -133,12 +201,40 @@ def zoom_blur(x: Tensor, zooms: tuple[float, ...], rng: Generator, rules: Rules)
     return rules.levels(total / (len(zooms) + 1))
 
 
-def pixelate(x: Tensor, share: float, rng: Generator, rules: Rules) -> Tensor:
-    """Averaged down to `share` of each side and back up by boxes, 8 bits in between."""
-    from PIL.Image import Resampling
+@functools.cache
+def _boxes(size: int, wanted: int) -> tuple[Tensor, Tensor]:
+    """Weights `[size, wanted]` of Pillow's boxes along an axis, and what rounds `[wanted]`.
 
+    A box has the centres within half a step (or place). Pillow's weights are whole multiples of
+    2 ** -22; where that is a little less than 1 / n, half a level is rounded down.
+    """
+    step = size / wanted
+    centre = (torch.arange(wanted, dtype=torch.float64) + 0.5) * step
+    x = (torch.arange(size)[:, None] - centre + 0.5) / max(step, 1)
+    inside = ((x > -0.5) & (x <= 0.5)).double()
+    n = inside.sum(0)
+    tie = torch.where((0.5 + 2**22 / n).floor() * n < 2**22, -CUT, CUT)
+    return (inside / n).float(), (0.5 + tie).float()
+
+
+def _product(v: Tensor, weights: Tensor) -> Tensor:
+    """The last axis times weights `[size, wanted]`, of which all but a band is 0."""
+    rows = v.reshape(-1, v.shape[-1])
+    out = rows.new_empty(len(rows), weights.shape[1])
+    for start in range(0, weights.shape[1], BLOCK):
+        columns = slice(start, start + BLOCK)
+        used = weights[:, columns].any(1).nonzero()
+        band = slice(int(used[0]), int(used[-1]) + 1)
+        torch.mm(rows[:, band], weights[band, columns], out=out[:, columns])
+    return out.view(*v.shape[:-1], -1)
+
+
+def pixelate(x: Tensor, share: float, rng: Generator, rules: Rules) -> Tensor:
+    """Averaged down to `share` of each side and back up by boxes, to the bit as Pillow does it."""
     height, width = x.shape[2:]
-    small = max(1, int(width * share)), max(1, int(height * share))
-    return sampling.by_pillow(
-        x, lambda image: image.resize(small, Resampling.BOX).resize((width, height), Resampling.BOX)
-    )
+    weights, half = _boxes(width, max(1, int(width * share)))
+    v = _product(x.float(), weights).add_(half).floor_()
+    weights, half = _boxes(height, max(1, int(height * share)))
+    v = (weights.T @ v).add_(half[:, None]).floor_()
+    v = _product(v, _boxes(v.shape[3], width)[0]).to(torch.uint8)
+    return v.index_select(2, _boxes(v.shape[2], height)[0].argmax(0))
