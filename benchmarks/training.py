@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from robustvae import params, training
 from robustvae.models.autoencoder import Autoencoder
-from robustvae.models.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
+from robustvae.models.layers import BatchNorm2d, Conv2d, ConvTranspose2d
 from robustvae.models.nets import Maps, Vector
 from robustvae.params import Params
 from robustvae.runtime import torchvision_shim
@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONVENTIONAL = {"0 workers": 0, "2 workers": 2}
 SPINS = "300000"  # of idle threads, GNU OpenMP's own default
 KINDS = {  # of operations, by what is in their names
-    r"convolution|aten::(add|b|)mm|linear_pointwise": "products",
+    r"convolution|aten::(add|b|)mm": "products",
     "batch_norm|_Norm|addcmul": "batch norm",
     "silu|clamp_min|threshold|tanh|sigmoid|softplus": "activations",
     "adam": "optimiser",
@@ -100,7 +100,7 @@ def of_torch(model: Autoencoder) -> Autoencoder:
             elif isinstance(layer, Maps):
                 side, _, width = layer.shape
                 part[i] = nn.Unflatten(1, (width, side, side))
-            elif isinstance(layer, BatchNorm2d | Conv2d | ConvTranspose2d | Linear):
+            elif isinstance(layer, BatchNorm2d | Conv2d | ConvTranspose2d):
                 layer.__class__ = type(layer).__base__
     return model
 

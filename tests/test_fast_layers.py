@@ -1,7 +1,6 @@
 """Our layers: values and gradients of torch, in both precisions, on any number of threads."""
 
 from collections.abc import Iterator
-from unittest.mock import Mock
 
 import pytest
 import torch
@@ -66,39 +65,6 @@ def test_outside_of_autocast_nothing_differs_from_torch(threads: int):
     layer = layers.Conv2d(2, 3, 3)
     x = torch.randn(4, 2, 5, 5)
     assert torch.equal(layer(x), nn.functional.conv2d(x, layer.weight, layer.bias))
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("large", [0, 10**9], ids=["large", "small"])
-def test_dense_layers_give_torchs_values_and_gradients(
-    large: int, bias: bool, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(layers, "LARGE", large)
-    products = Mock(wraps=layers._product)
-    monkeypatch.setattr(layers, "_product", products)
-    torch.manual_seed(0)
-    own, usual = layers.Linear(30, 20, bias), nn.Linear(30, 20, bias)
-    usual.load_state_dict(own.state_dict())
-    x = torch.randn(7, 30)
-    found = []
-    for net, exact in ((own, torch.float32), (usual.double(), torch.float64)):
-        given = x.to(exact, copy=True).requires_grad_()
-        out = net(given)
-        out.square().sum().backward()
-        found.append([out, given.grad, *(p.grad for p in net.parameters())])
-    for mine, theirs in zip(*found, strict=True):
-        assert mine.dtype == torch.float32
-        assert (mine - theirs).abs().max() < 1e-6 * theirs.abs().max()
-    assert products.call_count == (0 if large else 3)  # one forward, two backward
-
-
-def test_dense_layers_of_other_types_are_torchs(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(layers, "LARGE", 0)
-    monkeypatch.setattr(layers, "_product", Mock(side_effect=AssertionError))
-    layer, x = layers.Linear(3, 2), torch.randn(5, 3)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert layer(x).dtype == torch.bfloat16
-    assert layer.double()(x.double()).dtype == torch.float64
 
 
 @pytest.mark.parametrize("shape", [(64, 5, 14, 14), (43, 3, 7, 7), (2, 4, 1, 1)])

@@ -11,7 +11,6 @@ import short
 import torch
 
 from robustvae.errors import UserError
-from robustvae.models import layers
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.params import TrainSettings
 from robustvae.training import speed_trial
@@ -223,9 +222,7 @@ def test_a_trial_changes_neither_model_nor_random_stream() -> None:
     assert short.content(model) == before
 
 
-@pytest.mark.parametrize("large", [0, layers.LARGE])
-def test_work_is_the_number_of_multiply_adds(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "LARGE", large)
+def test_work_is_the_number_of_multiply_adds() -> None:
     s = short.settings()
     model = Autoencoder.build(s.model, s.loss, (1, 8, 8))
     assert speed_trial.work(model) == 64 * 16 + 16 * 6 + 3 * 16 + 16 * 64

@@ -1,4 +1,4 @@
-"""Layers as torch's, but better on a CPU in four places.
+"""Layers as torch's, but better on a CPU in three places.
 
 Convolutions trained in bfloat16 by several threads: oneDNN's weight gradient has them wait for
 each other at every row of an image, spinning, and with one core busy elsewhere a step takes a
@@ -6,8 +6,6 @@ hundred times as long. Here each thread has a share of the batch to itself.
 
 Transposed convolutions to one map: a product and the sum of what overlaps take a fifth of
 oneDNN's time.
-
-Large dense layers in single precision: oneDNN's products take two thirds of the time of MKL's.
 
 Batch norm in single precision: torch adds the values of a channel up one by one, and the gradients
 of the layers before it, where most of that cancels, are wrong by some 0.4 %. Here they are added
@@ -25,9 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from typing_extensions import override
 
-LARGE = 2**20  # weights of a dense layer; below, MKL is as fast
 COLUMNS = 2048  # of a matrix that is added up: as many as the nearest cache has room for
-ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class Conv2d(nn.Conv2d):
@@ -45,18 +41,6 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         own = _waits(x) or (self.out_channels == 1 and _here(x))
         return _convolve(self, x) if own else super().forward(x, output_size)
-
-
-class Linear(nn.Linear):
-    """A dense layer."""
-
-    @override
-    def forward(self, x: Tensor) -> Tensor:
-        single = x.dtype == self.weight.dtype == torch.float32 and x.dim() == 2
-        single = single and not torch.is_autocast_enabled("cpu")
-        if self.weight.numel() < LARGE or not single or not _here(x) or not ONEDNN:
-            return super().forward(x)
-        return _Product.apply(x, self.weight, self.bias)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -162,32 +146,6 @@ def _overlap(parts: Tensor, stride: Sequence[int], more: Sequence[int]) -> Tenso
     for j in range(kernel[1]):
         out[..., j : j + across : stride[1]] += columns[:, j]
     return out
-
-
-class _Product(torch.autograd.Function):
-    """x w' + b with its gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """As torch.nn.functional.linear."""
-        ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Of x, weight and bias."""
-        (x, weight), (of_x, of_weight, of_bias) = ctx.saved_tensors, ctx.needs_input_grad
-        return (
-            _product(grad, weight.T) if of_x else None,
-            _product(grad.T, x.T) if of_weight else None,
-            grad.sum(0) if of_bias else None,
-        )
-
-
-def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a b' + bias by oneDNN."""
-    return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")  # type: ignore[no-any-return]
 
 
 class _Norm(torch.autograd.Function):

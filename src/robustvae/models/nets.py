@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor, nn
 from typing_extensions import override
 
-from robustvae.models.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
+from robustvae.models.layers import BatchNorm2d, Conv2d, ConvTranspose2d
 from robustvae.params.geometry import Geometry
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -76,7 +76,7 @@ class Conv:
             sizes = (latent_dim, *filter(None, [g.hidden]))
             layers += [
                 *_dense(g, sizes),
-                Linear(sizes[-1], last * g.sides[-1] ** 2, bias=not preset.norm),
+                nn.Linear(sizes[-1], last * g.sides[-1] ** 2, bias=not preset.norm),
             ]
             layers += [Maps(last, g.sides[-1])]
         layers += [*_normed(g, last), *self.between(g)]
@@ -155,7 +155,7 @@ class MLP:
     def decoder(self, g: Geometry, latent_dim: int, channels: int) -> Layers:
         """As Net.decoder."""
         sizes = (latent_dim, *g.widths[::-1])
-        last = Linear(sizes[-1], channels * g.sides[-1] ** 2)
+        last = nn.Linear(sizes[-1], channels * g.sides[-1] ** 2)
         return Layers(*_dense(g, sizes), last, nn.Unflatten(1, (channels, *g.sides * 2)))
 
 
@@ -170,7 +170,7 @@ def _normed(g: Geometry, width: int) -> list[nn.Module]:
 
 def _dense(g: Geometry, sizes: Sequence[int]) -> list[nn.Module]:
     """A linear layer with its activation from each size to the next."""
-    return [m for a, b in pairwise(sizes) for m in (Linear(a, b), ACTIVATIONS[g.activation]())]
+    return [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), ACTIVATIONS[g.activation]())]
 
 
 NETS: dict[str, Net] = {
