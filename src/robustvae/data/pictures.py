@@ -17,15 +17,9 @@ from robustvae.errors import UserError
 FILTER = Image.Resampling.BILINEAR
 # What Pillow and zipfile raise for a file that is no image, or a damaged one.
 BROKEN = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
+    OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, zipfile.BadZipFile,
     Image.DecompressionBombError,
-)
+)  # fmt: skip
 
 
 class Reader(Protocol):

@@ -173,13 +173,8 @@ def _start(reader: Reader) -> None:
     _opened["reader"] = reader
 
 
-def _over(
-    reader: Reader,
-    work: Callable[[Task], np.ndarray],
-    tasks: Sequence[Task],
-    label: str,
-    total: int,
-) -> np.ndarray:
+def _over(reader: Reader, work: Callable[[Task], np.ndarray], tasks: Sequence[Task],
+          label: str, total: int) -> np.ndarray:  # fmt: skip
     """`work` on every task, on all cores where that pays; answers, one per picture, in order."""
     with contextlib.ExitStack() as stack:
         results: Iterator[np.ndarray]
@@ -199,16 +194,12 @@ def _cores() -> int:
 
 
 def _readable(geometry: Geometry, members: np.ndarray) -> np.ndarray:
-    return np.array([_opens(geometry, i) for i in members])
-
-
-def _opens(geometry: Geometry, i: int) -> bool:
-    reader = _opened["reader"]
-    try:
-        geometry.bring(reader.image(i), reader.name(i))
-    except BROKEN:
-        return False
-    return True
+    reader, good = _opened["reader"], np.zeros(len(members), bool)
+    for place, i in enumerate(members):
+        with contextlib.suppress(*BROKEN):
+            geometry.bring(reader.image(i), reader.name(i))
+            good[place] = True
+    return good
 
 
 def _fill(geometry: Geometry, task: tuple[Path, int, np.ndarray]) -> np.ndarray:

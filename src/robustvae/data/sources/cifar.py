@@ -28,10 +28,8 @@ class Cifar:
 
     def download(self, raw: Path, root: Path, library: Library) -> None:
         """Fetch the archive, or the files out of it."""
-        members = [
-            Source(f"{self.folder}/{name}", f"md5:{md5}")
-            for name, md5 in (self.train | self.test | self.meta).items()
-        ]
+        md5s = self.train | self.test | self.meta
+        members = [Source(f"{self.folder}/{name}", f"md5:{md5}") for name, md5 in md5s.items()]
         found = library.fetch(members[0], self.archive)
         if found.name == Path(self.archive.path).name:
             downloads.unpack_tar(found, [source.path for source in members], raw)
@@ -46,15 +44,9 @@ class Cifar:
         """Training images first, then the test images; fine classes for CIFAR-100."""
         parts = [self._batch(raw / name) for name in self.train | self.test]
         images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-        tests = sum(len(x) for x, _ in parts[len(self.train) :])
-        train = len(images) - tests
-        (meta,) = self.meta
-        return Pictures(
-            Pixels(images),
-            {"train": np.arange(train), "test": np.arange(train, len(images))},
-            labels,
-            classes=list(_unpickle(raw / meta)[self.names]),
-        )
+        train, (meta,) = sum(len(x) for x, _ in parts[: len(self.train)]), self.meta
+        splits = {"train": np.arange(train), "test": np.arange(train, len(images))}
+        return Pictures(Pixels(images), splits, labels, list(_unpickle(raw / meta)[self.names]))
 
     def _batch(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         content = _unpickle(path)
@@ -88,12 +80,12 @@ def _unpickle(path: Path) -> dict[str, Any]:
     return content
 
 
+def _archive(name: str, md5: str) -> Source:
+    return Source(name, f"md5:{md5}", (f"https://www.cs.toronto.edu/~kriz/{name}",))
+
+
 CIFAR10 = Cifar(
-    Source(
-        "cifar-10-python.tar.gz",
-        "md5:c58f30108f718f92721af3b95e74349a",
-        ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
-    ),
+    _archive("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
     "cifar-10-batches-py",
     train={
         "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -108,11 +100,7 @@ CIFAR10 = Cifar(
     names="label_names",
 )
 CIFAR100 = Cifar(
-    Source(
-        "cifar-100-python.tar.gz",
-        "md5:eb9058c3a382ffc7106e4002c42a8d85",
-        ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",),
-    ),
+    _archive("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
     "cifar-100-python",
     train={"train": "16019d7e3df5f24257cddd939b257f8d"},
     test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},

@@ -21,12 +21,8 @@ def read(raw: Path, root: Path) -> Pictures:
 
     digits = load_digits()
     pixels = np.stack([_enlarge(image) for image in digits.images])[:, None]
-    return Pictures(
-        Pixels(pixels),
-        {"train": np.arange(len(pixels))},
-        digits.target.astype(np.int64),
-        classes=[str(d) for d in range(10)],
-    )
+    labels, names = digits.target.astype(np.int64), [str(d) for d in range(10)]
+    return Pictures(Pixels(pixels), {"train": np.arange(len(pixels))}, labels, names)
 
 
 def _enlarge(image: np.ndarray) -> np.ndarray:

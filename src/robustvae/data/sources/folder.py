@@ -17,9 +17,8 @@ def download(raw: Path, root: Path, library: Library) -> None:
     """Write down which files there are; the pictures stay where they are."""
     if not root.is_dir():
         raise UserError(f"data.root: no such folder: {root}; put your images there or name another")
-    names = sorted(
-        path.relative_to(root).as_posix() for path in root.rglob("*") if _wanted(path, root)
-    )
+    found = (path for path in root.rglob("*") if _wanted(path, root))
+    names = sorted(path.relative_to(root).as_posix() for path in found)
     if any(name.startswith("train/") for name in names):
         names = [name for name in names if name.partition("/")[0] in SPLITS]
     if not names:

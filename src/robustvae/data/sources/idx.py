@@ -55,12 +55,10 @@ class Idx:
         arrays = {name: self._array(raw / name, name, raw / name) for name in self.gzipped}
         images = [a for a in arrays.values() if a.ndim == 3]
         labels = [a for a in arrays.values() if a.ndim == 1]
-        train, test = map(len, images)
+        pixels, train = np.concatenate(images)[:, None], len(images[0])
+        splits = {"train": np.arange(train), "test": np.arange(train, len(pixels))}
         return Pictures(
-            Pixels(np.concatenate(images)[:, None]),
-            {"train": np.arange(train), "test": np.arange(train, train + test)},
-            np.concatenate(labels).astype(np.int64),
-            classes=self.classes,
+            Pixels(pixels), splits, np.concatenate(labels).astype(np.int64), self.classes
         )
 
     def _array(self, path: Path, name: str, origin: Path) -> np.ndarray:
@@ -77,12 +75,7 @@ class Idx:
         return body.reshape(shape)
 
 
-FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+FILES = tuple(f"{part}-{kind}-ubyte" for part in COUNTS for kind in ("images-idx3", "labels-idx1"))
 
 
 def _by_file(*md5s: str) -> dict[str, str]:
@@ -91,44 +84,26 @@ def _by_file(*md5s: str) -> dict[str, str]:
 
 MNIST = Idx(
     "MNIST/raw",
-    (
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-    ),
-    _by_file(
-        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "d53e105ee54ea40749a09fcbcd1e9432",
-        "9fb629c4189551a2d022fa330f9573f3",
-        "ec29112dd5afa0611ce80d1b7f02629c",
-    ),
+    ("https://ossci-datasets.s3.amazonaws.com/mnist/",
+     "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    _by_file("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
+             "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c"),
     [str(d) for d in range(10)],
-    plain=_by_file(
-        "6bbc9ace898e44ae57da46a324031adb",
-        "a25bea736e30d166cdddb491f175f624",
-        "2646ac647ad5339dbf082846283269ea",
-        "27ae3e4e09519cfbb04c329615203637",
-    ),
-)
+    _by_file("6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624",
+             "2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"),
+)  # fmt: skip
 FASHION = Idx(
     "FashionMNIST/raw",
     ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
-    _by_file(
-        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "25c81989df183df01b3e8a0aad5dffbe",
-        "bef4ecab320f06d8554ea6380940ec79",
-        "bb300cfdad3c16e7a12a480ee83cd310",
-    ),
+    _by_file("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
+             "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310"),
     ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
      "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"],
 )  # fmt: skip
 KMNIST = Idx(
     "KMNIST/raw",
     ("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
-    _by_file(
-        "bdb82020997e1d708af4cf47b453dcf7",
-        "e144d726b3acfaa3e44228e80efcd344",
-        "5c965bf0a639b31b8f53240b1b52f4d7",
-        "7320c461ea6c1c855c0b718fb2a4b134",
-    ),
+    _by_file("bdb82020997e1d708af4cf47b453dcf7", "e144d726b3acfaa3e44228e80efcd344",
+             "5c965bf0a639b31b8f53240b1b52f4d7", "7320c461ea6c1c855c0b718fb2a4b134"),
     ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"],
-)
+)  # fmt: skip
