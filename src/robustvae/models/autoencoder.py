@@ -38,16 +38,14 @@ class Autoencoder(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.loss_settings, self.shape = settings, loss, shape
-        self.family = (
-            "vq" if settings.latent.name == "vq" else "student_t" if loss.df else "gaussian"
-        )
+        continuous = "student_t" if loss.df else "gaussian"
+        self.family = "vq" if settings.latent.name == "vq" else continuous
         channels, side, dim = shape[0], shape[-1], settings.latent_dim
         self.geometry = geometry(settings.architecture, side, vq=self.family == "vq")
         net = NETS[settings.architecture.name]
         self.likelihood = likelihoods.build(settings.likelihood, loss, dim)
-        self.divergence = divergences.build(
-            loss, dim, channels * side**2, settings.likelihood.sigma
-        )
+        sigma = settings.likelihood.sigma
+        self.divergence = divergences.build(loss, dim, channels * side**2, sigma)
         self.encoder = net.encoder(self.geometry, channels)
         self.latent: Latent = LATENTS[self.family](self.geometry, settings, loss, self.divergence)
         self.decoder = net.decoder(self.geometry, dim, channels * self.likelihood.outputs)
@@ -145,14 +143,13 @@ class Autoencoder(nn.Module):
         steps = [*(stages or map(str, g.widths)), *([str(g.hidden)] if g.hidden else [])]
         z = str(self.settings.latent_dim) + (f"x{g.sides[-1]}x{g.sides[-1]}" if g.spatial else "")
         codes = f", {self.settings.latent.codes} codes" if g.spatial else ""
-        lines = [
-            f"{g.name} autoencoder, {self.parameters_count:,} parameters",
-            f"  encoder     {' -> '.join([image, *steps])}",
-            f"  latents     {self.family}, {z}{codes}",
-            f"  decoder     {' -> '.join([z, *reversed(steps), image])}",
-            f"  likelihood  {type(self.likelihood).__name__}, {self.likelihood.outputs} per pixel",
-        ]
-        return "\n".join(lines)
+        return (
+            f"{g.name} autoencoder, {self.parameters_count:,} parameters\n"
+            f"  encoder     {' -> '.join([image, *steps])}\n"
+            f"  latents     {self.family}, {z}{codes}\n"
+            f"  decoder     {' -> '.join([z, *reversed(steps), image])}\n"
+            f"  likelihood  {type(self.likelihood).__name__}, {self.likelihood.outputs} per pixel"
+        )
 
     @property
     def _continuous(self) -> Continuous:

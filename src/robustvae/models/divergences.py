@@ -13,18 +13,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robustvae.models.distributions import (
-    DiagNormal,
-    Diagonal,
-    DiagStudentT,
-    log_student_constant,
-    wide,
-)
-from robustvae.models.divergence_errors import (
-    DivergenceInfiniteError,
-    DivergenceOverflowError,
-    NonFiniteLatentError,
-)
+from robustvae.models import divergence_errors as errors
+from robustvae.models.distributions import DiagNormal, Diagonal, DiagStudentT, wide
+from robustvae.models.distributions import log_student_constant as log_constant
 from robustvae.params import CapacitySettings, LossSettings
 
 MARGIN = 0.05  # of logvar_bound: auto, in log-variance, to the edge of the finite region
@@ -71,9 +62,9 @@ class Divergence(ABC):
 
     def stats(self, values: Tensor) -> dict[str, Tensor]:
         """What is logged at each step beside the values [B]."""
-        return (
-            {} if self.strict else {"divergence_infinite_fraction": values.isinf().float().mean()}
-        )
+        if self.strict:
+            return {}
+        return {"divergence_infinite_fraction": values.isinf().float().mean()}
 
     def __call__(self, q: Diagonal, p: Diagonal) -> Tensor:
         """Values [B], differentiable in q."""
@@ -96,7 +87,7 @@ class Divergence(ABC):
         self.refuse_infinite(*inputs)
         rows = (~out.isfinite()).nonzero().flatten().tolist() or [int(out.argmax())]
         size = self.size(*(t.expand(inputs[0].shape)[rows[0]] for t in inputs))
-        raise DivergenceOverflowError(rows, size, q.mu.shape[-1], out.dtype)
+        raise errors.DivergenceOverflowError(rows, size, q.mu.shape[-1], out.dtype)
 
     def evaluate(self, q: Diagonal, p: Diagonal) -> tuple[Tensor, Tensor]:
         """Values [B] in float64, and the mask [B] of those that are infinite or beyond float64."""
@@ -176,7 +167,7 @@ class Alpha(Divergence):
         infinite = self.excess(logvar, logvar0) <= -1
         if infinite.any():
             vp = logvar0.exp().expand(infinite.shape)
-            raise DivergenceInfiniteError(self.alpha, logvar.exp(), vp, infinite)
+            raise errors.DivergenceInfiniteError(self.alpha, logvar.exp(), vp, infinite)
 
     @override
     def size(self, mu: Tensor, logvar: Tensor, mu0: Tensor, logvar0: Tensor) -> str:
@@ -254,9 +245,7 @@ class T3(Divergence):
     def log_s(self) -> float:
         """Log of s: exp(encoder logvar) = s where nothing is paid."""
         tail = self.df + self.data_dim - 2
-        constant = log_student_constant(self.df, self.data_dim) - self.data_dim * math.log(
-            self.sigma
-        )
+        constant = log_constant(self.df, self.data_dim) - self.data_dim * math.log(self.sigma)
         return 2 / tail * (constant + math.log(self.df - 2) - math.log(tail))
 
     @cached_property
@@ -344,13 +333,9 @@ def logvar_bounds(loss: LossSettings) -> tuple[Tensor | None, Tensor | None]:
 def build(loss: LossSettings, latent_dim: int, data_dim: int, sigma: float) -> Divergence:
     """The divergence that the settings select; an infinite value is no error where beta is 0."""
     values: dict[str, Any] = {
-        "alpha": loss.order,
-        "df": loss.df,
-        "latent_dim": latent_dim,
-        "data_dim": data_dim,
-        "sigma": sigma,
-        "strict": loss.beta > 0,
-    }
+        "alpha": loss.order, "df": loss.df, "strict": loss.beta > 0, "latent_dim": latent_dim,
+        "data_dim": data_dim, "sigma": sigma,
+    }  # fmt: skip
     kind = DIVERGENCES[loss.kind]
     return kind(**{f.name: values[f.name] for f in fields(kind)})
 
@@ -363,7 +348,7 @@ def _inputs(q: Diagonal, p: Diagonal) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _refuse_non_finite(q: Diagonal) -> None:
     for name, values in (("mu", q.mu), ("logvar", q.logvar)):
         if not values.isfinite().all():
-            raise NonFiniteLatentError(name, values)
+            raise errors.NonFiniteLatentError(name, values)
 
 
 DIVERGENCES: dict[str, type[Divergence]] = {

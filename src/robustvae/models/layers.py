@@ -4,8 +4,7 @@ Convolutions trained in bfloat16 by several threads: oneDNN's weight gradient ha
 each other at every row of an image, spinning, and with one core busy elsewhere a step takes a
 hundred times as long. Here each thread has a share of the batch to itself.
 
-Transposed convolutions to one map: a product and the sum of what overlaps take a fifth of
-oneDNN's time.
+Transposed convolutions to one map: a product and the sum of what overlaps take less time.
 
 Batch norm in single precision: torch adds the values of a channel up one by one, and the gradients
 of the layers before it, where most of that cancels, are wrong by some 0.4 %. Here they are added

@@ -146,12 +146,8 @@ class StudentT(Likelihood):
 
 def build(settings: LikelihoodSettings, loss: LossSettings, latent_dim: int) -> Likelihood:
     """The likelihood that the settings select; t3 brings its own, of the same sigma."""
-    values = {
-        "variance": settings.variance,
-        "sigma": settings.sigma,
-        "df": loss.df,
-        "latent_dim": latent_dim,
-    }
+    fixed = {"variance": settings.variance, "sigma": settings.sigma}
+    values = {**fixed, "df": loss.df, "latent_dim": latent_dim}
     kind = LIKELIHOODS["student_t" if loss.kind == "t3" else settings.name]
     wanted = [p.name for p in inspect.signature(kind).parameters.values() if p.name in values]
     return kind(**{name: values[name] for name in wanted})

@@ -11,12 +11,8 @@ from robustvae.models.layers import BatchNorm2d, Conv2d, ConvTranspose2d
 from robustvae.params.geometry import Geometry
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
+    "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "silu": nn.SiLU, "tanh": nn.Tanh,
+}  # fmt: skip
 
 
 class Net(Protocol):
@@ -61,10 +57,8 @@ class Conv:
             ]
         layers += self.between(g)
         if not g.spatial:
-            layers += [
-                Vector(),
-                *_dense(g, (g.widths[-1] * g.sides[-1] ** 2, *filter(None, [g.hidden]))),
-            ]
+            sizes = (g.widths[-1] * g.sides[-1] ** 2, *filter(None, [g.hidden]))
+            layers += [Vector(), *_dense(g, sizes)]
         return Layers(*layers)
 
     def decoder(self, g: Geometry, latent_dim: int, channels: int) -> Layers:
@@ -74,18 +68,14 @@ class Conv:
             layers += [Conv2d(latent_dim, last, 3, padding=1, bias=not preset.norm)]
         else:
             sizes = (latent_dim, *filter(None, [g.hidden]))
-            layers += [
-                *_dense(g, sizes),
-                nn.Linear(sizes[-1], last * g.sides[-1] ** 2, bias=not preset.norm),
-            ]
+            layers += _dense(g, sizes)
+            layers += [nn.Linear(sizes[-1], last * g.sides[-1] ** 2, bias=not preset.norm)]
             layers += [Maps(last, g.sides[-1])]
         layers += [*_normed(g, last), *self.between(g)]
-        sides = g.sides[::-1]
-        for (width_in, width), (side, wanted) in zip(
-            pairwise((*g.widths[::-1], channels)), pairwise(sides), strict=True
-        ):
+        widths, sides = pairwise((*g.widths[::-1], channels)), pairwise(g.sides[::-1])
+        for (width_in, width), (side, wanted) in zip(widths, sides, strict=True):
             given = (side - 1) * preset.stride - 2 * preset.padding + preset.kernel
-            final = wanted == sides[-1]
+            final = wanted == g.sides[0]
             layers += [
                 ConvTranspose2d(
                     width_in, width, preset.kernel, preset.stride, preset.padding,
