@@ -14,6 +14,7 @@ endif
 
 .PHONY: repro test quick check format docs setup bench clean
 repro: setup
+	@$(RUN) python -m robustvae.experiments.rwlock
 	@$(RUN) dvc repro
 	@echo "Done: open reports/report.html"
 

@@ -6,6 +6,6 @@ from pathlib import Path
 # As in stages: this copy's code, and before torch is imported.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from robustvae.runtime import openmp
+from robustvae.runtime import threads
 
-openmp.settle()
+threads.settle()

@@ -9,9 +9,9 @@ from pathlib import Path
 # An experiment runs in a copy of the project and must run that copy's code, whatever is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from robustvae.runtime import openmp
+from robustvae.runtime import threads
 
-openmp.settle()
+threads.settle()
 
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")

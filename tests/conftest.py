@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from robustvae import params
-from robustvae.runtime import openmp
+from robustvae.runtime import threads
 
-openmp.settle()  # before torch is imported, as the stages do
+threads.settle()  # before torch is imported, as the stages do
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (

@@ -167,9 +167,7 @@ def test_loading_runs_nothing_that_it_reads(folder, tmp_path):
 
 def test_a_failed_save_leaves_the_old_model(folder, make_model, monkeypatch):
     before = (folder / "model.safetensors").read_bytes()
-    monkeypatch.setattr(
-        model_folder, "save_file", lambda *_: (_ for _ in ()).throw(OSError(28, ""))
-    )
+    monkeypatch.setattr(model_folder, "packed", lambda *_: (_ for _ in ()).throw(OSError(28, "")))
     with pytest.raises(Exception, match="no space left"):
         model_folder.save(make_model({"model.latent_dim": 5}), {}, folder)
     assert (folder / "model.safetensors").read_bytes() == before

@@ -21,7 +21,7 @@ COMMANDS = [
     for command in block.splitlines()
     if command.split("#")[0].strip()
 ]
-OURS = [c for c in COMMANDS if c.startswith("python -m robustvae")]
+OURS = [c for c in COMMANDS if c.startswith("python -m robustvae ")]
 RUNS = [c for c in COMMANDS if c.startswith("dvc exp run")]
 OTHERS = [c for c in COMMANDS if c.startswith("dvc ") and c not in RUNS]
 PLAIN = [c for c in COMMANDS if c not in {*OURS, *RUNS, *OTHERS}]
@@ -33,6 +33,7 @@ SHELL = (
     "ROBUSTVAE_",
     "export PET_",
     "PET_NODE_RANK=",
+    "python -m robustvae.experiments.rwlock",
 )
 
 

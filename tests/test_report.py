@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from robustvae.errors import UserError
 from robustvae.reporting import cells
 from robustvae.reporting import page as report
 from robustvae.reporting.page import Results
@@ -296,3 +297,11 @@ def test_a_real_browser_shows_sorts_and_stays_silent(
     asked = {e["request"]["url"] for e in sent if e["documentURL"] == path.as_uri()}
     assert path.as_uri() in asked
     assert {url.split(":")[0] for url in asked} == {"file", "data"}
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\x89PNG\r\n\x1a\n"])
+def test_a_damaged_figure_is_one_line(results: Results, content: bytes) -> None:
+    name = results.figures[0]["file"]
+    (results.folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: damaged or missing .*dvc checkout"):
+        report.pictures(results, 400)

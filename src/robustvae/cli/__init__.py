@@ -1,18 +1,19 @@
 """One command with verbs, each with a text for its help, `add_arguments(parser)`, `run(args)`."""
 
 import argparse
+import difflib
 import importlib
 import inspect
 import os
 import sys
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from robustvae.errors import UserError
-from robustvae.runtime import openmp
+from robustvae.runtime import threads
 
-# Verb -> (module, one line for the overview).
-VERBS: dict[str, tuple[str, str]] = {
+VERBS: dict[str, tuple[str, str]] = {  # verb -> module, one line for the overview
     "reconstruct": ("use", "reconstruct images with a trained model"),
     "generate": ("use", "generate new images"),
     "encode": ("use", "encode images: means and log-variances, or codes"),
@@ -40,6 +41,12 @@ def integer(least: int, text: str) -> int:
 natural, positive = partial(integer, 0), partial(integer, 1)
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The nearest known word, for the end of a message."""
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
 def find(name: str) -> Any:
     """The code of a verb, imported only now: a module, or one of those that use a model."""
     module = importlib.import_module(f"robustvae.cli.{VERBS[name][0]}")
@@ -48,16 +55,13 @@ def find(name: str) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb; a user's mistake is one message and exit code 2."""
-    openmp.settle()
+    threads.settle()
     words = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        prog="robustvae", description="How robust is a variational autoencoder?"
-    )
+    parser = argparse.ArgumentParser("robustvae", description="How robust is an autoencoder?")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, (_, summary) in VERBS.items():
-        verb = verbs.add_parser(
-            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        form = argparse.RawDescriptionHelpFormatter
+        verb = verbs.add_parser(name, help=summary, formatter_class=form)
         if words[:1] == [name]:
             code = find(name)
             verb.description = inspect.getdoc(code)

@@ -10,9 +10,8 @@ Examples: python -m robustvae corrupt images.npy --out corrupted
 """
 
 import argparse
-import difflib
 import itertools
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from robustvae import corruptions
-from robustvae.cli import natural
+from robustvae.cli import did_you_mean, natural
 from robustvae.corruptions import CORRUPTIONS, FIFTEEN
 from robustvae.errors import UserError
 from robustvae.runtime import files
@@ -30,26 +29,18 @@ from robustvae.runtime.progress import track
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 GREY = {"1", "L", "LA", "La"}
+SEVERITIES = "one or several of 0 (clean) .. 5, or default: the one MNIST-C has (default)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """IMAGES and --out are needed, unless it is --list."""
-    parser.add_argument(
-        "images", metavar="IMAGES", nargs="?", help=".npy file or folder of pictures"
-    )
-    parser.add_argument("--out", metavar="DIR", help="folder to write to")
-    parser.add_argument(
-        "--names", metavar="NAME", nargs="+", default=list(FIFTEEN), help="default: all of MNIST-C"
-    )
-    parser.add_argument(
-        "--severity",
-        metavar="S",
-        nargs="+",
-        default=["default"],
-        help="one or several of 0 (clean) .. 5, or default: the one MNIST-C has (default)",
-    )
-    parser.add_argument("--seed", type=natural, default=0, help="of the random draws (default: 0)")
-    parser.add_argument("--list", action="store_true", help="print the table of corruptions")
+    add = parser.add_argument
+    add("images", metavar="IMAGES", nargs="?", help=".npy file or folder of pictures")
+    add("--out", metavar="DIR", help="folder to write to")
+    add("--names", metavar="NAME", nargs="+", default=list(FIFTEEN), help="default: all of MNIST-C")
+    add("--severity", metavar="S", nargs="+", default=["default"], help=SEVERITIES)
+    add("--seed", type=natural, default=0, help="of the random draws (default: 0)")
+    add("--list", action="store_true", help="print the table of corruptions")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -62,11 +53,8 @@ def run(args: argparse.Namespace) -> None:
     source, out = Path(args.images), Path(args.out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out: {out} is a file; name a folder")
-    wanted = sets(args.names, args.severity)
-    if source.is_dir():
-        write_pictures(source, out, wanted, args.seed)
-    else:
-        write_array(source, out, wanted, args.seed)
+    write = write_pictures if source.is_dir() else write_array
+    write(source, out, sets(args.names, args.severity), args.seed)
 
 
 def table() -> str:
@@ -90,16 +78,12 @@ def sets(names: Sequence[str], severities: Sequence[str]) -> dict[str, tuple[str
     """Label of the output -> name and severity."""
     for name in names:
         if name not in CORRUPTIONS:
-            near = difflib.get_close_matches(name, CORRUPTIONS, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = did_you_mean(name, CORRUPTIONS)
             raise UserError(f"--names: unknown {name!r}{hint}, one of {', '.join(CORRUPTIONS)}")
     for severity in severities:
         if severity not in ("default", "0", "1", "2", "3", "4", "5"):
             raise UserError(f"--severity: must be default or 0 .. 5, got {severity!r}")
-    found = [
-        (name, corruptions.resolve(name, severity))
-        for name, severity in itertools.product(names, severities)
-    ]
+    found = [(n, corruptions.resolve(n, s)) for n, s in itertools.product(names, severities)]
     return {f"{n}-{s}" if len(severities) > 1 else n: (n, s) for n, s in found}
 
 
@@ -125,6 +109,8 @@ def write_array(source: Path, out: Path, wanted: dict[str, tuple[str, int]], see
         kind = getattr(images, "dtype", "an archive of arrays")
         raise UserError(f"{source}: must hold uint8 images (0 .. 255) in one array, got {kind}")
     axes = layout(images.shape, source)
+    if not len(images):
+        raise UserError(f"{source}: holds no image ({list(images.shape)}); name a file with some")
     for label, (name, severity) in wanted.items():
         target = out / f"{label}.npy"
         if target.resolve() == source.resolve():
@@ -181,5 +167,4 @@ def read_pictures(paths: Sequence[Path]) -> NDArray[np.uint8]:
 
 def _finish(chunks: Iterator[int], label: str, total: int) -> None:
     images = (i for done in chunks for i in range(done))
-    for _ in track(images, label, total=total, unit="image"):
-        pass
+    deque(track(images, label, total=total, unit="image"), maxlen=0)

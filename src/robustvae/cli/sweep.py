@@ -9,7 +9,6 @@ Examples: python -m robustvae sweep -S loss.df=0,3,5 -S 'run.seed=range(0,5)' --
 """
 
 import argparse
-import difflib
 import os
 import sys
 from collections import Counter
@@ -18,8 +17,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from robustvae.cli.recipe import flatten
+from robustvae.cli import did_you_mean
 from robustvae.errors import UserError
+from robustvae.experiments.recipe import flatten
 from robustvae.params.yaml12 import read
 from robustvae.runtime.progress import track
 
@@ -42,8 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Do what is still to do, a line per point, then count."""
-    from robustvae.experiments import sweep
+    from robustvae.experiments import rwlock, sweep
 
+    rwlock.mend()
     content = read()
     threads = int(flatten(content).get("run.threads", 1))
     points = sweep.expand(args.set_param)
@@ -84,6 +85,4 @@ def _check_keys(overrides: tuple[str, ...], content: dict[str, Any]) -> None:
     groups = {key.rsplit(".", i)[0] for key in known for i in range(1, key.count(".") + 1)}
     for key in (override.partition("=")[0] for override in overrides):
         if key[0] not in "+~" and key not in known and key not in groups:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise UserError(f"-S: {key}: no such setting in params.yaml{hint}")
+            raise UserError(f"-S: {key}: no such setting in params.yaml{did_you_mean(key, known)}")

@@ -13,20 +13,8 @@ from numpy.typing import NDArray
 from robustvae.api import VAE, Images
 from robustvae.api.export import FORMATS
 from robustvae.api.images import in_unit
-from robustvae.cli import integer, natural, positive
-from robustvae.cli.verb import (
-    Verb,
-    flag,
-    images,
-    option,
-    read,
-    read_one,
-    say,
-    write_card,
-    write_picture,
-    write_sheet,
-    write_table,
-)
+from robustvae.cli import integer, natural, positive, verb
+from robustvae.cli.verb import Verb, flag, images, option
 from robustvae.data.prepared import load as load_prepared
 from robustvae.errors import UserError
 from robustvae.reporting.figures.pictures import as_bytes
@@ -51,7 +39,7 @@ def reconstruct(vae: VAE, args: argparse.Namespace) -> str:
 
     Example: python -m robustvae reconstruct test:0:16 --model pretrained/mnist
     """
-    found = read(vae, args, args.images)
+    found = verb.read(vae, args, args.images)
     result, errors = np.empty((len(found), *vae.shape), np.uint8), []
     for where in track(slices(len(found), args.batch_size), "reconstructing", unit="batch"):
         x, seed = found[where], seeding.seed(args.seed, where.start)
@@ -62,16 +50,16 @@ def reconstruct(vae: VAE, args: argparse.Namespace) -> str:
     values = np.concatenate(errors)
     files.save_npy(args.out / "reconstructions.npy", result)
     columns = dict(zip(("mse", "ssim"), values.T, strict=True))
-    write_table(args.out / "reconstructions.csv", found, columns)
+    verb.write_table(args.out / "reconstructions.csv", found, columns)
     mse, ssim = values.mean(0)
     tiles = np.stack([in_unit(found.pixels[:SHOWN]), in_unit(result[:SHOWN])])
-    write_sheet(
+    verb.write_sheet(
         args.out / "side-by-side.png", tiles, ["image", "reconstruction"], "Reconstructions",
         f"{'drawn from the likelihood' if args.sample else 'mean images'}; mse {mse:.4g}",
     )  # fmt: skip
     for i, name in enumerate(found.names if found.pictures else ()):
         pair_of = np.stack([in_unit(found.pixels[i]), in_unit(result[i])])[None]
-        write_picture(args.out / "pictures" / f"{i}-{Path(name).stem}.png", pair_of)
+        verb.write_picture(args.out / "pictures" / f"{i}-{Path(name).stem}.png", pair_of)
     return f"{len(found)} images: mse {mse:.5g} per pixel, SSIM {ssim:.4g}"
 
 
@@ -90,10 +78,10 @@ def generate(vae: VAE, args: argparse.Namespace) -> str:
         columns = math.isqrt(args.n - 1) + 1
         blank = np.ones((-args.n % columns, *vae.shape), np.float32)
         tiles = np.concatenate([x, blank]).reshape(-1, columns, *vae.shape)
-        write_picture(args.out / "grid.png", tiles)
+        verb.write_picture(args.out / "grid.png", tiles)
     else:
         for i, image in enumerate(x):
-            write_picture(args.out / "pictures" / f"{i:04}.png", image[None, None])
+            verb.write_picture(args.out / "pictures" / f"{i:04}.png", image[None, None])
     return f"{args.n} images, {vae.law(args.temperature, args.codes)}"
 
 
@@ -106,7 +94,7 @@ def encode(vae: VAE, args: argparse.Namespace) -> str:
 
     Example: python -m robustvae encode test --model pretrained/mnist --out out/latents
     """
-    found = read(vae, args, args.images)
+    found = verb.read(vae, args, args.images)
     arrays = vae.encode(found)
     files.save_npz(args.out / "latents.npz", **arrays)
     arrays = {name: array for name, array in arrays.items() if array.ndim}
@@ -115,7 +103,7 @@ def encode(vae: VAE, args: argparse.Namespace) -> str:
         for name, array in arrays.items()
         for i, column in enumerate(array.reshape(len(found), -1).T)
     }
-    write_table(args.out / "latents.csv", found, columns)
+    verb.write_table(args.out / "latents.csv", found, columns)
     shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
     return f"{len(found)} images: {shapes}"
 
@@ -128,11 +116,11 @@ def interpolate(vae: VAE, args: argparse.Namespace) -> str:
 
     Example: python -m robustvae interpolate test:0 test:1 --steps 9 --model pretrained/mnist
     """
-    a, b = (read_one(vae, args, source) for source in (args.a, args.b))
+    a, b = (verb.read_one(vae, args, source) for source in (args.a, args.b))
     x = vae.interpolate(a, b, args.steps)
     files.save_npy(args.out / "interpolation.npy", as_bytes(x[0]))
     start, end = (in_unit(image.pixels)[None] for image in (a, b))
-    write_sheet(
+    verb.write_sheet(
         args.out / "interpolation.png", np.concatenate([start, x, end], 1), [""], "Interpolation",
         f"first and last: the images; between them {args.steps} equal steps of z",
     )  # fmt: skip
@@ -148,11 +136,11 @@ def traverse(vae: VAE, args: argparse.Namespace) -> str:
 
     Example: python -m robustvae traverse --image test:0 --range 3 --model pretrained/mnist
     """
-    centre = None if args.image is None else read_one(vae, args, args.image)
+    centre = None if args.image is None else verb.read_one(vae, args, args.image)
     dims = vae.active_dims(10) if args.dims is None else args.dims
     x = vae.traverse(centre, dims, args.range, args.steps)
     files.save_npy(args.out / "traversal.npy", as_bytes(x))
-    write_sheet(
+    verb.write_sheet(
         args.out / "traversal.png", x, [f"z{d}" for d in dims], "Traversal of the latents",
         f"one dimension at a time, around {args.image or 'the prior mean'}; unit: prior scales",
         columns=[f"{v:.2g}" for v in np.linspace(-args.range, args.range, args.steps)],
@@ -175,15 +163,15 @@ def arithmetic(vae: VAE, args: argparse.Namespace) -> str:
     given = [bool(args.plus), bool(args.minus)]
     if not args.to or given != [not args.attribute] * 2:
         raise UserError("arithmetic: needs --to, and either --plus and --minus or --attribute")
-    to = read(vae, args, args.to)
+    to = verb.read(vae, args, args.to)
     if args.attribute:
         plus, minus = with_and_without(vae, args.attribute)
     else:
-        plus, minus = (read(vae, args, sources) for sources in (args.plus, args.minus))
+        plus, minus = (verb.read(vae, args, sources) for sources in (args.plus, args.minus))
     x = vae.arithmetic(plus, minus, to, args.factors)
     files.save_npy(args.out / "arithmetic.npy", as_bytes(x))
     tiles = np.concatenate([in_unit(to.pixels)[:, None], x], 1)[:SHOWN]
-    write_sheet(
+    verb.write_sheet(
         args.out / "arithmetic.png", tiles, [""] * len(tiles), "Latent arithmetic",
         f"z + factor × (mean of {len(plus)} images - mean of {len(minus)})"
         + (f", {args.attribute}" if args.attribute else ""),
@@ -217,12 +205,12 @@ def score(vae: VAE, args: argparse.Namespace) -> str:
 
     Example: python -m robustvae score my_pictures --resize --k 64 --model pretrained/mnist
     """
-    found = read(vae, args, args.images)
+    found = verb.read(vae, args, args.images)
     reason, name = no_elbo(vae.model), "negative_elbo" if args.k is None else f"iwae_{args.k}"
     if reason and args.k is None:
-        say(f"warning: {reason}, --k 64")
+        verb.say(f"warning: {reason}, --k 64")
     if not vae.model.likelihood.proper(vae.binarisation != "none"):
-        say("note: the cross-entropy of grey pixels is no likelihood; ranks still compare")
+        verb.say("note: the cross-entropy of grey pixels is no likelihood; ranks still compare")
         name = f"cross_entropy_{name}"
     values = vae.score(found, args.k, seed=args.seed)
     columns = {name: values}
@@ -236,8 +224,8 @@ def score(vae: VAE, args: argparse.Namespace) -> str:
         beyond = int((columns["quantile"] > 0.99).sum())
         summary += f"; {beyond} beyond the 0.99 quantile of {len(reference)} test images"
     else:
-        say(f"note: no quantiles, {vae.data} holds no prepared data (`dvc repro preprocess`)")
-    write_table(args.out / "scores.csv", found, columns)
+        verb.say(f"note: no quantiles, {vae.data} holds no prepared data (`dvc repro preprocess`)")
+    verb.write_table(args.out / "scores.csv", found, columns)
     return summary
 
 
@@ -257,7 +245,7 @@ def export(vae: VAE, args: argparse.Namespace) -> str:
     Example: python -m robustvae export --format onnx --card --model pretrained/mnist
     """
     found = vae.export(args.out, args.format)
-    write_card(vae, args)
+    verb.write_card(vae, args)
     far = ", ".join(f"{part} {value:.1g}" for part, value in found.items())
     return f"{args.format}: largest difference from the model: {far}"
 
@@ -271,7 +259,7 @@ def info(vae: VAE, args: argparse.Namespace) -> None:
     Example: python -m robustvae info --model pretrained/mnist
     """
     print(vae.describe())
-    write_card(vae, args)
+    verb.write_card(vae, args)
 
 
 def _dims(text: str) -> list[int]:
@@ -297,6 +285,7 @@ CARD = (
 )
 TEMPERATURE = "factor of the law's scale, > 0; for codes the shares are raised to 1/T (1)"
 CODES = "vq: equally likely codes, or those that training used (uniform)"
+RANGE = "-R to R scales of the prior (3)"
 FACTORS = f"such as 0,0.5,1, or {RANGE_STEPS} steps of a range, =-1..1 below 0 (0..1.5)"
 VERBS = {
     "reconstruct": Verb(
@@ -311,39 +300,26 @@ VERBS = {
     ),
     "encode": Verb(encode, images("images"), RESIZE),
     "interpolate": Verb(
-        interpolate,
-        images("a", **ONE),
-        images("b", **ONE),
-        RESIZE,
+        interpolate, images("a", **ONE), images("b", **ONE), RESIZE,
         option("--steps", metavar="N", type=partial(integer, 2), default=9, help="at least 2 (9)"),
     ),
     "traverse": Verb(
-        traverse,
-        images("--image", **ONE),
-        RESIZE,
+        traverse, images("--image", **ONE), RESIZE,
         option("--dims", metavar="I,J", type=_dims, help="such as 0,3,5"),
-        option(
-            "--range", metavar="R", type=float, default=3.0, help="-R to R scales of the prior (3)"
-        ),
+        option("--range", metavar="R", type=float, default=3.0, help=RANGE),
         option("--steps", metavar="N", type=positive, default=9, help="per dimension (9)"),
     ),
     "arithmetic": Verb(
-        arithmetic,
-        images("--plus"),
-        images("--minus"),
-        images("--to"),
-        RESIZE,
+        arithmetic, images("--plus"), images("--minus"), images("--to"), RESIZE,
         option("--attribute", metavar="NAME", help="in place of --plus and --minus"),
         option("--factors", metavar="F", type=_factors, default="0..1.5", help=FACTORS),
     ),
     "score": Verb(
-        score,
-        images("images"),
-        RESIZE,
+        score, images("images"), RESIZE,
         option("--k", metavar="K", type=positive, help="importance-weighted, K draws"),
     ),
     "export": Verb(
         export, option("--format", choices=tuple(FORMATS), default="onnx", help="(onnx)"), *CARD
     ),
     "info": Verb(info, *CARD),
-}
+}  # fmt: skip

@@ -1,7 +1,6 @@
 """Verified downloads from mirrors and public addresses, retried and resumed."""
 
 import dataclasses
-import errno
 import os
 import shutil
 import socket
@@ -147,8 +146,8 @@ def _persist(url: str, part: Path) -> bool:
                 raise _UnusableError(f"HTTP {error.code} {error.reason}") from error
             reason = f"HTTP {error.code} {error.reason}"
         except (OSError, HTTPException) as error:
-            if getattr(error, "errno", None) == errno.ENOSPC:
-                raise files.no_space(part) from error
+            if isinstance(error, OSError) and error.errno in files.FULL:
+                raise files.no_space(part, error) from error
             cause = error.reason if isinstance(error, URLError) else error
             if isinstance(cause, socket.gaierror):
                 raise _UnusableError(f"no such host, or no network ({cause})") from error

@@ -1,14 +1,15 @@
 """A model folder: weights and the settings that built them. Loading runs nothing that it reads."""
 
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as packed
 
 from robustvae.errors import UserError
 from robustvae.models.autoencoder import Autoencoder
@@ -17,6 +18,7 @@ from robustvae.runtime import files
 from robustvae.runtime.version import VERSION
 
 FORMAT = 2  # 1: dense layers beside convolutions saw maps in the order C, h, w; no scaled heads
+TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -26,7 +28,7 @@ def save(model: Autoencoder, config: dict[str, Any], folder: Path) -> None:
     channels_last = not all(v.is_contiguous() for v in state.values())
     state = {k: v.contiguous() for k, v in state.items()}
     with files.replace(folder / WEIGHTS) as temporary:
-        save_file(state, temporary)
+        temporary.write_bytes(packed(state))
     own = {
         "format": FORMAT,
         "shape": list(model.shape),
@@ -53,8 +55,11 @@ def load(folder: Path | str, device: str = "cpu") -> Autoencoder:
                 "or name a folder that holds model.safetensors and config.json"
             )
     config = files.read_json(folder / CONFIG)
+    with torch.device("meta"):  # without memory: sizes are compared before any is taken
+        outline = _build(config, folder / CONFIG)
+    _compare(outline, folder / WEIGHTS)
     model = _build(config, folder / CONFIG)
-    _fill(model, folder / WEIGHTS)
+    model.load_state_dict(load_file(folder / WEIGHTS))
     model.config = config
     if config.get("channels_last"):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -80,36 +85,40 @@ def _build(config: Any, path: Path) -> Autoencoder:
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except KeyError as error:
         reason = f"{error} is missing"
-    except (TypeError, ValueError, UserError) as error:
-        reason = str(error)
+    except (TypeError, ValueError, RuntimeError, OverflowError, UserError) as error:
+        reason = str(error).partition("\n")[0]
     raise UserError(f"{path}: not the settings of a model: {reason}; train the model again")
 
 
-def _fill(model: Autoencoder, path: Path) -> None:
+def _compare(outline: Autoencoder, path: Path) -> None:
+    """UserError where the weights are not those of such a model; they are not read yet."""
     try:
-        state = load_file(path)
+        with safe_open(path, "pt") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            state = {
+                n: _kind(p.get_shape(), TYPES.get(p.get_dtype(), "?")) for n, p in parts.items()
+            }
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path}: cannot be read as weights, it is truncated or no safetensors file ({error}); "
             "restore it with `dvc checkout` or train again"
         ) from None
-    wanted = model.state_dict()
+    wanted = {n: _kind(v.shape, str(v.dtype)) for n, v in outline.state_dict().items()}
     wrong = _mismatches(state, wanted)
     if wrong:
         raise UserError(
             f"{path}: the weights do not belong to {CONFIG} beside it: {wrong[0]}"
             f"{f' and {len(wrong) - 1} more' if wrong[1:] else ''}; restore both from one training"
         )
-    model.load_state_dict(state)
 
 
-def _mismatches(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+def _mismatches(state: dict[str, str], wanted: dict[str, str]) -> list[str]:
     """What is missing, unknown, or of another shape or type; empty where all fits."""
     missing = [f"{k} is missing" for k in wanted if k not in state]
     unknown = [f"{k} is unknown" for k in state if k not in wanted]
-    pairs = {k: (_kind(state[k]), _kind(wanted[k])) for k in wanted if k in state}
+    pairs = {k: (state[k], wanted[k]) for k in wanted if k in state}
     return missing + unknown + [f"{k} is {a}, not {b}" for k, (a, b) in pairs.items() if a != b]
 
 
-def _kind(value: Tensor) -> str:
-    return f"{'x'.join(map(str, value.shape)) or 'a number'} {value.dtype}".replace("torch.", "")
+def _kind(shape: Sequence[int], dtype: str) -> str:
+    return f"{'x'.join(map(str, shape)) or 'a number'} {dtype.removeprefix('torch.')}"

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from robustvae.params.yaml12 import parse
+from robustvae.params.yaml12 import parse, shown
 
 Place = tuple[str | int, ...]
 
@@ -42,6 +42,8 @@ def _line(place: Place, items: list[Any], root: type[BaseModel]) -> str:
     first, name = items[0], ".".join(map(str, place))
     if first["type"] == "extra_forbidden":
         return f"{name}: no such setting{_nearest(str(place[-1]), list(_fields(place[:-1], root)))}"
+    if first["type"] == "invalid_key":
+        return f"{'.'.join(map(str, place[:-1])) or 'params'}: {place[-1]} is no key; use a word"
     if first["type"] == "missing":
         return f"{name}: missing; add it"
     if first["type"] == "value_error":
@@ -53,11 +55,11 @@ def _line(place: Place, items: list[Any], root: type[BaseModel]) -> str:
         more = [_phrase(i) for i in items if i["type"] != "literal_error"]
         more += ["null"] if _nullable(place, root) else []
         allowed = ", ".join([*map(str, literals), *dict.fromkeys(more)])
-        return f"{name}: unknown {value!r}{_nearest(value, literals)}, one of {allowed}"
+        return f"{name}: unknown {shown(value)}{_nearest(value, literals)}, one of {allowed}"
     phrases = list(dict.fromkeys(_phrase(item) for item in items))
     if _nullable(place, root):
         phrases.append("null")
-    return f"{name}: must be {' or '.join(phrases)}, got {_shown(value)}"
+    return f"{name}: must be {' or '.join(phrases)}, got {shown(value)}"
 
 
 _PHRASES = {
@@ -90,11 +92,6 @@ def _words(item: Any) -> list[Any]:
     return [parse(word) for word in re.split(r", | or ", item["ctx"]["expected"])]
 
 
-def _shown(value: Any) -> str:
-    words = {True: "true", False: "false", None: "null"}
-    return words[value] if value is None or isinstance(value, bool) else repr(value)
-
-
 def _fields(place: Place, root: type[BaseModel]) -> dict[str, Any]:
     """The fields of the section that `place` names."""
     node: Any = root
@@ -107,7 +104,8 @@ def _nullable(place: Place, root: type[BaseModel]) -> bool:
     key = place[-1] if place else None
     if not isinstance(key, str):
         return False
-    return type(None) in get_args(_fields(place[:-1], root)[key].annotation)
+    found = _fields(place[:-1], root).get(key)
+    return found is not None and type(None) in get_args(found.annotation)
 
 
 def _nearest(word: str, known: list[str]) -> str:

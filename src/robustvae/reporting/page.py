@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from robustvae.reporting.cells import Cell, name_of, number, se_of, with_error
+from robustvae.runtime import files
 
 APART = ("geometric", "clean")  # groups that have no part in the headline
 LIMIT = 5_000_000  # bytes of the page
@@ -261,14 +262,20 @@ def pictures(results: Results, width: int) -> dict[str, list[dict[str, str]]]:
 
 def embed(results: Results, item: Mapping[str, Any], width: int) -> dict[str, str]:
     """A data URI: the SVG where it is small, otherwise the PNG in at most 256 colours."""
-    with Image.open(results.folder / item["file"]) as image:
-        size = {"width": str(image.width), "height": str(image.height)}
-        vector = results.vectors / str(item.get("vector"))
-        if vector.suffix == ".svg" and vector.exists() and vector.stat().st_size < SVG_LIMIT:
-            return {"uri": _uri("svg+xml", vector.read_bytes()), **size}
-        small = image.convert("RGB")
-        small.thumbnail((width, 100 * width), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
+    picture, vector = results.folder / item["file"], results.vectors / str(item.get("vector"))
+    try:
+        with Image.open(picture) as image:
+            small = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise files.damaged(picture, error) from error
+    size = {"width": str(small.width), "height": str(small.height)}
+    if vector.suffix == ".svg" and vector.is_file() and vector.stat().st_size < SVG_LIMIT:
+        drawing = vector.read_bytes()
+        if not drawing.rstrip().endswith(b"</svg>"):
+            raise files.damaged(vector, ValueError("no whole SVG drawing"))
+        return {"uri": _uri("svg+xml", drawing), **size}
+    small.thumbnail((width, 100 * width), Image.Resampling.LANCZOS)
+    with io.BytesIO() as buffer:
         small.quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
         return {"uri": _uri("png", buffer.getvalue()), **size}
 

@@ -19,6 +19,12 @@ from robustvae.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+FULL = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EFBIG: "larger than a file may be here (ulimit -f)",
+}
+
 
 @contextlib.contextmanager
 def replace(path: Path) -> Iterator[Path]:
@@ -42,9 +48,12 @@ def writing(path: Path, *also: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise no_space(path) from error
-        if error.filename is None or Path(error.filename) not in {path, *also, *path.parents}:
+        if error.errno in FULL or str(error).endswith(" written"):  # NumPy's, without a number
+            raise no_space(path, error) from error
+        named = error.filename is not None
+        if named and Path(error.filename) not in {path, *also, *path.parents}:
+            raise
+        if not named and error.errno != errno.EROFS:
             raise
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); make its folder writable, or name "
@@ -52,9 +61,10 @@ def writing(path: Path, *also: Path) -> Iterator[None]:
         ) from error
 
 
-def no_space(path: Path) -> UserError:
-    """What a full disk is called everywhere."""
-    return UserError(f"{path}: no space left on the device; make room there and run again")
+def no_space(path: Path, error: OSError) -> UserError:
+    """What a full disk, and the like, is called everywhere."""
+    why = FULL.get(error.errno or errno.ENOSPC, error.strerror)
+    return UserError(f"{path}: {why}; make room there and run again")
 
 
 def write_json(path: Path, obj: Any) -> None:
@@ -109,7 +119,7 @@ def read_csv(path: Path) -> "pd.DataFrame":
         if table.empty or not text.endswith("\n"):
             raise ValueError("it is cut off")
     except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     return table
 
 
@@ -119,10 +129,11 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
+def damaged(path: Path, error: Exception) -> UserError:
+    """What a file is called that a stage wrote and nobody can read any more."""
     why = " ".join((getattr(error, "strerror", None) or str(error)).split())
     return UserError(
         f"{path}: damaged or missing ({why}); run `dvc checkout`, or `dvc repro` to write it anew"

@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from robustvae.runtime import openmp
+from robustvae.runtime import threads
 
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
@@ -15,7 +15,7 @@ NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
-        ({}, ("PASSIVE", openmp.SPINS)),
+        ({}, ("PASSIVE", threads.SPINS)),
         ({"OMP_WAIT_POLICY": "ACTIVE"}, ("ACTIVE", None)),
         ({"GOMP_SPINCOUNT": "7"}, ("PASSIVE", "7")),
     ],
