@@ -25,8 +25,8 @@ from stages import CORRUPTED, MODELS, PREPARED, REPORTS, run
 
 SHORT = ("elbo", "bits_per_dim")  # of the likelihood, with the bound: what metrics.json has
 KEPT = ("neg_elbo", "e_den", "ssim_den")  # quantities whose values per image are kept
-HEADLINE = ("e_den", "skill", "auroc", "worst", "active_units", "perplexity")
-SAID = ("e_den", "skill", "ssim_den", "clean_e_den", "worst", "worst_e_den", "skill_below_0")
+HEADLINE = ("e_den", "skill", "constant_wins", "auroc", "worst", "active_units", "perplexity")
+SAID = ("e_den", "skill", "skill_id", "constant_wins", "ssim_den", "clean_e_den", "worst")
 CLEAN = {"name": "clean", "corruption": "clean", "group": "clean", "severity": 0, "default": True}
 HALF = float(np.finfo(np.float16).max)
 
@@ -62,7 +62,8 @@ def main() -> None:
     rows, reasons = table.tabulate(values, listed, settings, running.seed, gaps)
     reasons |= table.missing(rows, gaps)
 
-    evaluation = _evaluation({**losses, "likelihood": likelihood}, use, rows, reasons)
+    reports = {**losses, "likelihood": likelihood}
+    evaluation = _evaluation(reports, use, values, rows, reasons)
     evaluation |= {"data": data.info, "parameters": model.config["parameters"]}
     proper = model.likelihood.proper(binary)
     evaluation["score"] = "negative ELBO" if proper else "cross-entropy + KL"
@@ -142,7 +143,11 @@ def _sets(data: Prepared, seed: int) -> tuple[list[dict[str, Any]], dict[str, np
 
 
 def _evaluation(
-    reports: dict[str, Report], use: Collapse, rows: pd.DataFrame, reasons: dict[str, str]
+    reports: dict[str, Report],
+    use: Collapse,
+    values: table.Columns,
+    rows: pd.DataFrame,
+    reasons: dict[str, str],
 ) -> dict[str, Any]:
     """All that metrics.json has no room for."""
     warnings = [use.verdict] if use.collapsed else []
@@ -156,7 +161,9 @@ def _evaluation(
         "losses": {s: reports[s].content for s in SPLITS},
         "likelihood": reports["likelihood"].content,
         "headline": table.headline(rows),
+        "headline_se": table.headline_errors(values, rows),
         "aggregates": table.aggregate(rows),
+        "shares": table.shares(rows),
         "reasons": reasons,
     }
 

@@ -136,6 +136,19 @@ def test_skill_is_zero_for_doing_nothing_and_its_error_that_of_a_bootstrap() -> 
     assert np.isnan(metrics.skill(e_den, np.zeros(500))).all()
 
 
+def test_skill_counts_against_the_better_baseline() -> None:
+    e_den, e_id = np.array([1.0, 3.0]), np.array([4.0, 4.0])
+    for constant, best, wanted in ((1.0, 1.0, -1.0), (8.0, 4.0, 0.5)):
+        found = metrics.skills(e_den, e_id, np.full(2, constant))
+        assert found["skill"][0] == wanted
+        assert found["e_best"][0] == best
+        assert found["skill_id"][0] == 0.5
+        assert found["skill_const"][0] == 1 - 2 / constant
+    assert all(
+        np.isnan(metrics.skills(e_den, np.zeros(2), e_id)[n][0]) for n in ("skill", "skill_id")
+    )
+
+
 def test_error_of_the_median_is_the_spread_over_repeated_samples() -> None:
     draws = np.random.default_rng(5).exponential(size=(400, 300))
     errors = [metrics.median(row)[1] for row in draws[:50]]

@@ -281,9 +281,9 @@ TABLE = pd.DataFrame(
         row("clean", "clean", e_den=0.1, skill=math.nan),
         row("clean", "clean", "mean_image", e_den=0.2),
         row("shot_noise", "noise", e_den=0.2, skill=0.5, auroc=0.9),
-        row("impulse_noise", "noise", e_den=0.4, skill=-0.1, auroc=0.8),
-        row("fog", "photometric", e_den=0.9, skill=0.2, auroc=0.4),
-        row("rotate", "geometric", e_den=5.0, skill=-2.0, auroc=0.7),
+        row("impulse_noise", "noise", e_den=0.4, skill=-0.1, skill_id=-0.1, auroc=0.8),
+        row("fog", "photometric", e_den=0.9, skill=0.2, skill_const=-0.3, auroc=0.4),
+        row("rotate", "geometric", e_den=5.0, skill=-2.0, skill_id=-2.0, auroc=0.7),
     ]
 )
 
@@ -294,7 +294,11 @@ def test_the_headline_is_a_mean_over_groups_without_the_geometric() -> None:
     assert found["geometric_e_den"] == 5.0
     assert found["clean_e_den"] == 0.1
     assert (found["worst"], found["worst_e_den"]) == ("fog-3", 0.9)
-    assert found["skill_below_0"] == 1
+    assert (found["skill_below_0"], found["constant_wins"]) == (1, 1)
+    shares = table.shares(TABLE)
+    assert shares["groups"] == pytest.approx({"noise": 0.25, "photometric": 0.75})
+    each = {"shot_noise": 1 / 12, "impulse_noise": 1 / 6, "fog": 0.75}
+    assert shares["corruptions"] == pytest.approx(each)
 
 
 def test_what_a_reader_must_not_overlook_is_said_in_words() -> None:
@@ -302,6 +306,8 @@ def test_what_a_reader_must_not_overlook_is_said_in_words() -> None:
     assert found == [
         "worse than doing nothing (skill below 0) on 1 corruption: impulse_noise (-0.100)",
         "worse than doing nothing (skill below 0) on 1 geometric corruption: rotate (-2.000)",
+        "worse than a constant, the mean training image, (skill below 0) on 1 corruption: "
+        "fog (-0.300)",
         "corrupted images seem more likely than clean ones, AUROC below 0.5 on 1 corruption: "
         "fog-3 (0.400)",
     ]
@@ -310,19 +316,19 @@ def test_what_a_reader_must_not_overlook_is_said_in_words() -> None:
 
 
 HEADLINE = {
-    "e_den", "skill", "ssim_den", "auroc", "clean_e_den", "worst", "worst_e_den", "skill_below_0",
-    "geometric_e_den",
+    "e_den", "skill", "skill_id", "ssim_den", "auroc", "clean_e_den", "worst", "worst_e_den",
+    "skill_below_0", "constant_wins", "geometric_e_den",
 }  # fmt: skip
 SEVERITIES = pd.DataFrame(
     [
         row("clean", "clean"),
         row("clean", "clean", "mean_image", e_den=2.0),
-        row("fog", "photometric", severity=1, skill=-0.3, auroc=0.4),
-        row("fog", "photometric", severity=2, skill=0.9, auroc=0.3),
-        row("stripe", "overlay", severity=1, skill=0.1),
-        row("stripe", "overlay", severity=2, skill=-0.3),
-        row("zigzag", "overlay", severity=1, skill=-0.1),
-        row("zigzag", "overlay", severity=2, skill=-0.3),
+        row("fog", "photometric", severity=1, skill=-0.3, skill_id=-0.3, auroc=0.4),
+        row("fog", "photometric", severity=2, skill=0.9, skill_id=0.9, auroc=0.3),
+        row("stripe", "overlay", severity=1, skill=0.1, skill_id=0.1),
+        row("stripe", "overlay", severity=2, skill=-0.3, skill_id=-0.3),
+        row("zigzag", "overlay", severity=1, skill=-0.1, skill_id=-0.1),
+        row("zigzag", "overlay", severity=2, skill=-0.3, skill_id=-0.3),
     ]
 )
 
@@ -339,7 +345,7 @@ def test_corruptions_of_several_severities_count_once() -> None:
 
 def test_a_mean_over_sets_one_of_which_has_no_value_is_missing_and_says_so() -> None:
     gone = TABLE.copy()
-    gone.loc[gone["corruption"] == "fog", ["e_den", "skill"]] = math.nan
+    gone.loc[gone["corruption"] == "fog", list(table.OF_METRIC["e_den"])] = math.nan
     gone["probe"] = math.nan
     means = table.aggregate(gone)["model"]
     assert math.isnan(means["photometric"]["e_den"])
@@ -349,8 +355,9 @@ def test_a_mean_over_sets_one_of_which_has_no_value_is_missing_and_says_so() -> 
     assert found["worst"] is None  # it may be the fog
     assert found["skill_below_0"] == 1
     places = [f"aggregates.model.{g}.{q}" for g in ("headline", "photometric")
-              for q in ("e_den", "skill")]  # fmt: skip
-    places += [f"robustness.{name}" for name in ("e_den", "skill", "worst", "worst_e_den")]
+              for q in table.OF_METRIC["e_den"]]  # fmt: skip
+    headline = ("e_den", "skill", "skill_id", "worst", "worst_e_den")
+    places += [f"robustness.{name}" for name in headline]
     reasons = table.missing(gone, {"probe": "no labels"})
     assert reasons == dict.fromkeys(places, "no value for fog-3")
 
@@ -362,7 +369,7 @@ def test_a_mean_over_sets_one_of_which_has_no_value_is_missing_and_says_so() -> 
             HEADLINE - {"clean_e_den", "geometric_e_den"},
             "no corruption of the headline groups was chosen")),
         (["clean", "fog"], {}, {"geometric_e_den": "no geometric corruption was chosen"}),
-        (["clean", "fog", "rotate"], dict.fromkeys(["e_den", "skill"], "left out"),
+        (["clean", "fog", "rotate"], dict.fromkeys(table.OF_METRIC["e_den"], "left out"),
             dict.fromkeys(HEADLINE - {"ssim_den", "auroc"}, "left out")),
     ],
     ids=["geometric only", "none geometric", "metric left out"],
@@ -525,12 +532,16 @@ def test_baselines_are_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     identity, average = rows.loc["brightness", "identity"], rows.loc["brightness", "mean_image"]
     e_id = ((y - x) ** 2).mean()
     assert [identity[q] for q in ("e_id", "e_den", "e_stab")] == pytest.approx([e_id] * 3, rel=1e-5)
-    assert identity["skill"] == identity["e_self"] == 0
+    assert identity["skill_id"] == identity["e_self"] == 0
+    assert identity["skill"] <= 0
     assert identity["ssim_den"] == identity["ssim_id"]
     assert average["e_den"] == pytest.approx(((mean - x) ** 2).mean(), rel=1e-5)
     assert average["e_self"] == pytest.approx(((mean - y) ** 2).mean(), rel=1e-5)
     assert average["e_stab"] == 0
-    assert average["skill"] == pytest.approx(1 - ((mean - x) ** 2).mean() / e_id, abs=1e-5)
+    assert average["skill_const"] == 0
+    assert average["skill_id"] == pytest.approx(1 - ((mean - x) ** 2).mean() / e_id, abs=1e-5)
+    assert average["e_const"] == identity["e_const"] == average["e_den"]
+    assert average["e_best"] == min(average["e_const"], average["e_id"])
 
 
 def test_evaluating_again_writes_the_same_bytes_and_a_batch_size_changes_only_last_digits(
@@ -651,3 +662,47 @@ def test_batches_keep_their_order_on_any_number_of_threads(threads: int) -> None
         each(lambda where: 1 / where.start, len(x), 7)
     assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
+
+
+def test_errors_of_the_headline_are_those_of_a_bootstrap_over_images() -> None:
+    """Images are drawn anew, all corruptions with them; and a single corruption has its own."""
+    rng, n = np.random.default_rng(0), 400
+    hard = rng.gamma(2, 0.5, n)  # what makes an image hard under every corruption
+    names = {"shot_noise-3": 0.5, "impulse_noise-3": 1.0, "fog-3": 2.0, "rotate-3": 9.0}
+    groups = {"shot_noise": "noise", "impulse_noise": "noise", "fog": "photometric"}
+    constant = hard + rng.gamma(2, 0.1, n)
+    columns: table.Columns = {}
+    for name, scale in {"clean": 0.1, **names}.items():
+        model = scale * hard * rng.gamma(9, 1 / 9, n)
+        e_id = np.zeros(n) if name == "clean" else 2.0 * hard * rng.gamma(4, 1 / 4, n)
+        columns[name, "model"] = {"e_id": e_id, "e_den": model}
+        columns[name, "identity"] = {"e_id": e_id, "e_den": e_id}
+        columns[name, "mean_image"] = {"e_id": e_id, "e_den": constant}
+    sets: list[table.Labels] = [
+        {"name": "clean", "corruption": "clean", "group": "clean", "severity": 0}
+    ]
+    for name in names:
+        plain = name.removesuffix("-3")
+        group = groups.get(plain, "geometric")
+        sets.append({"name": name, "corruption": plain, "group": group, "severity": 3})
+
+    def tabulate(columns: table.Columns) -> pd.DataFrame:
+        return table.tabulate(columns, sets, SETTINGS, 0, {})[0]
+
+    found = table.headline_errors(columns, tabulate(columns))
+    drawn: dict[str, list[float]] = {name: [] for name in found}
+    for _ in range(300):
+        pick = rng.integers(n, size=n)
+        again = {k: {q: v[pick] for q, v in part.items()} for k, part in columns.items()}
+        for name, value in table.headline(tabulate(again)).items():
+            if name in drawn and isinstance(value, float):
+                drawn[name].append(value)
+    assert {"e_den", "skill", "skill_id"} <= found.keys()
+    for name in ("e_den", "skill", "skill_id"):
+        assert found[name] == pytest.approx(np.std(drawn[name]), rel=0.15)
+    alone = tabulate(columns)
+    alone = alone[alone["corruption"].isin(["clean", "fog"])]
+    row = alone[(alone["corruption"] == "fog") & (alone["method"] == "model")].iloc[0]
+    single = table.headline_errors(columns, alone)
+    assert single["e_den"] == pytest.approx(row["e_den_se"])
+    assert single["skill"] == pytest.approx(row["skill_se"])

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,9 @@ SVG_LIMIT = 130_000  # bytes: beyond it an SVG costs more than its sharpness is 
 METHODS = {"model": "this model", "identity": "identity", "mean_image": "mean image"}
 COLUMNS = {  # quantities of the tables: heading, what it is
     "e_den": ("e_den", "squared error per pixel to the clean image; lower is better"),
-    "skill": ("skill", "1 - e_den / e_id; above 0 is better than doing nothing"),
+    "skill": ("skill", "1 - e_den / e_best; above 0 is better than either baseline"),
+    "skill_id": ("vs identity", "1 - e_den / e_id; above 0 is better than doing nothing"),
+    "skill_const": ("vs mean", "1 - e_den / e_const; above 0 is better than a constant"),
     "ssim_den": ("SSIM", "structural similarity to the clean image; 1 is identical"),
     "delta_elbo": ("ΔELBO", "rise of the negative ELBO, nats"),
     "auroc": ("AUROC", "how well the score tells corrupted from clean"),
@@ -30,6 +33,7 @@ COLUMNS = {  # quantities of the tables: heading, what it is
     "skl": ("SKL", "median symmetric KL between the two posteriors, nats"),
     "probe": ("probe", "accuracy of a linear probe learnt on clean posterior means"),
     "e_id": ("e_id", "squared error per pixel of the corrupted image itself"),
+    "e_const": ("e_const", "squared error per pixel of the mean training image"),
     "e_self": ("e_self", "squared error per pixel to the corrupted image"),
     "e_stab": ("e_stab", "squared distance per pixel between both reconstructions"),
 }
@@ -111,17 +115,21 @@ def lead(results: Results) -> str:
     """The answer in one sentence."""
     error, skill = _headline(results, "e_den"), _headline(results, "skill")
     means = results.evaluation.get("aggregates", {}).get("model", {}).get("headline", {})
-    nothing = number(means.get("e_id"))
-    if error.value is None or skill.value is None or nothing.value is None:
+    bases = [number(means.get(name)) for name in ("e_id", "e_const", "e_best")]
+    if error.value is None or skill.value is None or any(base.value is None for base in bases):
         reasons = results.evaluation.get("reasons", {})
         missing = "e_den" if error.value is None else "skill"
         why = reasons.get(f"robustness.{missing}", "it was not measured")
         return f"The error to the clean image and its skill are not reported: {why}."
     interval = f" ± {error.interval}" if error.interval else ""
+    nothing, constant, best = bases
+    gain = 1 - means["e_den"] / means["e_best"]
     return (
         f"Shown a corrupted image, this model gives back the clean one with a mean squared error "
-        f"of {error.text}{interval} per pixel; the corrupted images themselves are off by "
-        f"{nothing.text} (skill, averaged over corruptions: {skill.text})."
+        f"of {error.text}{interval} per pixel. Doing nothing leaves {nothing.text}, the mean "
+        f"training image {constant.text}, the better of the two for each corruption {best.text}: "
+        f"the model's error is {abs(gain):.0%} {'below' if gain >= 0 else 'above'} that "
+        f"(skill, the mean over corruptions of such shares: {skill.text})."
     )
 
 
@@ -132,7 +140,7 @@ def cards(results: Results) -> Iterator[tuple[str, Cell, str]]:
     error, groups = _headline(results, "e_den"), f"mean of {', '.join(_groups(results)) or 'none'}"
     yield "Error to the clean image", error, f"squared, per pixel; {groups}"
     skill = _headline(results, "skill")
-    yield "Skill", skill, f"1 perfect, 0 as doing nothing; {groups}"
+    yield "Skill", skill, f"1 perfect, 0 as the better of identity and mean image; {groups}"
     clean = number(results.metrics["test"]["mse"], se_of(losses.get("test", {}).get("mse")))
     yield "Clean error", clean, "squared, per pixel; test images as they are"
     worst = Cell(str(first.get("worst") or "–").replace("_", " ").replace("-", " "))
@@ -144,7 +152,8 @@ def cards(results: Results) -> Iterator[tuple[str, Cell, str]]:
     skills = _judged(results).groupby("corruption")["skill"].mean(skipna=False).dropna()
     below = number(first.get("skill_below_0"))
     many = "corruption has" if len(skills) == 1 else "corruptions have"
-    yield "Worse than nothing", below, f"of {len(skills)} {many} skill below 0"
+    wins = f"a constant wins on {number(first.get('constant_wins')).text}"
+    yield "Worse than a baseline", below, f"of {len(skills)} {many} skill below 0; {wins}"
     if "active_units" in collapse:
         used = Cell(f"{collapse['active_units']} of {collapse['latent_dim']}")
         yield "Active units", used, "latents that vary with the image"
@@ -180,6 +189,11 @@ def tables(results: Results) -> Iterator[Table]:
     heads = [COLUMNS[name] for name in shown]
     one = _unit(results)
     note = f"Means over the {one}s of a group; geometric ones have no part in the headline."
+    if shares := results.evaluation.get("shares"):
+        listed = ", ".join(f"{name} {share:.0%}" for name, share in shares["groups"].items())
+        most = max(shares["corruptions"], key=shares["corruptions"].get)
+        alone = f"{most.replace('_', ' ')} alone {shares['corruptions'][most]:.0%}"
+        note += f" Shares of the headline's error: {listed}; {alone}."
     yield Table("Groups", note, [("group", ""), ("method", ""), *heads], [
         (method != "model", [_text(group), _text(METHODS[method]),
                              *(number(values.get(name)) for name in shown)])
@@ -324,7 +338,6 @@ def checksums(results: Results) -> list[tuple[str, str]]:
 
 
 def _headline(results: Results, name: str) -> Cell:
-    """A mean over groups; the error of a mean over the same images is at most the mean error."""
-    rows = _judged(results)
-    errors = rows.groupby("group")[f"{name}_se"].mean() if f"{name}_se" in rows else pd.Series()
-    return number(results.metrics["robustness"].get(name), float(errors.mean()))
+    """A mean over groups."""
+    error = results.evaluation.get("headline_se", {}).get(name)
+    return number(results.metrics["robustness"].get(name), math.nan if error is None else error)

@@ -138,15 +138,25 @@ def median(values: Values) -> Summary:
     return float(np.median(ordered)), float(error)
 
 
-def skill(e_den: Values, e_id: Values) -> Summary:
-    """1 - mean(e_den) / mean(e_id), with its error by the delta method.
+def skill(e_den: Values, e_base: Values) -> Summary:
+    """1 - mean(e_den) / mean(e_base), with its error by the delta method.
 
-    Above 0 is better than leaving the image alone.
+    Above 0 is better than the baseline: the image left alone, or a constant.
     """
-    if not e_id.any():
+    if not e_base.any():
         return np.nan, np.nan
-    ratio = e_den.mean() / e_id.mean()
-    return float(1 - ratio), float(mean(e_den - ratio * e_id)[1] / e_id.mean())
+    ratio = e_den.mean() / e_base.mean()
+    return float(1 - ratio), float(mean(e_den - ratio * e_base)[1] / e_base.mean())
+
+
+def skills(e_den: Values, e_id: Values, e_const: Values) -> dict[str, Summary]:
+    """Against either baseline, and against the one that is better on the set, with its error."""
+    if not e_id.any():  # the images are the clean ones
+        return dict.fromkeys(("skill", "skill_id", "skill_const"), (np.nan, np.nan))
+    found = {"skill_id": skill(e_den, e_id), "skill_const": skill(e_den, e_const)}
+    best = "id" if e_id.mean() <= e_const.mean() else "const"
+    error = mean(e_id if best == "id" else e_const)
+    return {"e_best": error, "skill": found[f"skill_{best}"], **found}
 
 
 def _rates(negatives: Values, positives: Values) -> tuple[float, float]:
@@ -181,12 +191,21 @@ def detection(
 
 
 def summarise(
-    columns: dict[str, Values], clean: dict[str, Values], rng: np.random.Generator, resamples: int
+    columns: dict[str, Values],
+    clean: dict[str, Values],
+    e_const: Values | None,
+    rng: np.random.Generator,
+    resamples: int,
 ) -> dict[str, Summary]:
-    """Every quantity of one set from its values per image; `clean`: those of the clean images."""
+    """Every quantity of one set from its values per image.
+
+    `clean`: those of the clean images; `e_const`: errors of the mean training image to them.
+    """
     table = {name: (median if name == "skl" else mean)(values) for name, values in columns.items()}
-    if "e_den" in columns:
-        table["skill"] = skill(columns["e_den"], columns["e_id"])
+    if e_const is not None and "e_id" in columns:
+        table["e_const"] = mean(e_const)
+        if "e_den" in columns:
+            table |= skills(columns["e_den"], columns["e_id"], e_const)
     if "neg_elbo" in columns:
         table["delta_elbo"] = mean(columns["neg_elbo"] - clean["neg_elbo"])
         table |= detection(clean["neg_elbo"], columns["neg_elbo"], rng, resamples)

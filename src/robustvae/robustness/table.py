@@ -1,5 +1,6 @@
 """Values per image -> the table of quantities, aggregates over groups, warnings in words."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from robustvae.runtime import seeding
 HEADLINE = ("noise", "blur", "photometric", "overlay")  # geometric stands apart
 METHODS = ("model", "identity", "mean_image")
 OF_METRIC = {
-    "e_den": ("e_id", "e_den", "skill"),
+    "e_den": ("e_id", "e_const", "e_best", "e_den", "skill", "skill_id", "skill_const"),
     "e_self": ("e_self",),
     "e_stab": ("e_stab",),
     "ssim_den": ("ssim_id", "ssim_den"),
@@ -30,8 +31,10 @@ SOURCE = {  # numbers of the headline that are named otherwise than what they ar
     "worst": "e_den",
     "worst_e_den": "e_den",
     "skill_below_0": "skill",
+    "constant_wins": "skill_const",
 }
-AGAINST_CLEAN = ("skill", "auroc", "fpr95")  # the clean images themselves have none
+SKILLS = ("skill", "skill_id", "skill_const")
+AGAINST_CLEAN = (*SKILLS, "e_best", "auroc", "fpr95")  # the clean images themselves have none
 
 Columns = dict[tuple[str, str], dict[str, Values]]  # (set, method) -> quantity -> [N]
 Labels = dict[str, str | int | bool]  # what a row says of its set
@@ -61,7 +64,8 @@ def tabulate(
                 reasons[place] = f"not finite for {wrong} of {count} images"
             rng = seeding.numpy_rng(seed, "evaluate", "bootstrap", name)
             clean = columns["clean", method]
-            summary = metrics.summarise(finite, clean, rng, settings.bootstrap)
+            constant = columns[name, "mean_image"].get("e_den")
+            summary = metrics.summarise(finite, clean, constant, rng, settings.bootstrap)
             row: dict[str, Any] = {k: v for k, v in labels.items() if k != "name"}
             row |= {"method": method, "n": count}
             for quantity in QUANTITIES:
@@ -97,10 +101,11 @@ def headline(table: pd.DataFrame) -> dict[str, float | str | int | None]:
     means, geometric = groups.get("headline", {}), groups.get("geometric", {})
     errors = judged["e_den"]
     whole = len(judged) > 0 and bool(errors.notna().all())
-    skills = _skills(judged)
+    skills, constant = (_skills(judged, name) for name in ("skill", "skill_const"))
     return {
         "e_den": means.get("e_den"),
         "skill": means.get("skill"),
+        "skill_id": means.get("skill_id"),
         "ssim_den": means.get("ssim_den"),
         "auroc": means.get("auroc"),
         "geometric_e_den": geometric.get("e_den"),
@@ -108,7 +113,31 @@ def headline(table: pd.DataFrame) -> dict[str, float | str | int | None]:
         "worst": _name(judged.sort_values("e_den").iloc[-1]) if whole else None,
         "worst_e_den": errors.max() if whole else None,
         "skill_below_0": int((skills < 0).sum()) if len(skills) else None,
+        "constant_wins": int((constant < 0).sum()) if len(constant) else None,
     }
+
+
+def headline_errors(columns: Columns, table: pd.DataFrame) -> dict[str, float]:
+    """Standard errors of the headline's means, of which all corruptions share their images.
+
+    Of a skill, by the delta method: what an image adds to it.
+    """
+    rows, added = _judged(table), dict[str, list[Values]]()
+    of_group = rows.groupby("group")["group"].transform("size") * rows["group"].nunique()
+    for share, (_, row) in zip(of_group, rows.iterrows(), strict=True):
+        name = f"{row['corruption']}-{row['severity']}"
+        values = dict(columns[name, "model"])
+        for skill, base in (("skill", "e_best"), ("skill_id", "e_id"), ("skill_const", "e_const")):
+            if np.isfinite(row[skill]) and row[base] > 0:
+                of_base = columns[name, "mean_image"]["e_den"]
+                if base == "e_id" or (base == "e_best" and row["e_id"] <= row["e_const"]):
+                    of_base = values["e_id"]
+                values[skill] = (values["e_den"] - (1 - row[skill]) * of_base) / row[base]
+        for quantity in ("e_den", "ssim_den", *SKILLS):
+            if quantity in values:
+                added.setdefault(quantity, []).append(values[quantity] / share)
+    whole = {q: np.sum(parts, 0) for q, parts in added.items() if len(parts) == len(rows)}
+    return {quantity: metrics.mean(values)[1] for quantity, values in whole.items()}
 
 
 def missing(table: pd.DataFrame, gaps: dict[str, str]) -> dict[str, str]:
@@ -146,14 +175,15 @@ def warnings(table: pd.DataFrame) -> list[str]:
     clean = table[table["corruption"] == "clean"].set_index("method")["e_den"]
     several = bool(rows.duplicated("corruption").any())
     found = []
-    for kind, geometric in (("", False), ("geometric ", True)):
-        skills = _skills(rows[(rows["group"] == "geometric") == geometric])
+    than = {"skill_id": "doing nothing", "skill_const": "a constant, the mean training image,"}
+    for (name, base), geometric in itertools.product(than.items(), (False, True)):
+        skills = _skills(rows[(rows["group"] == "geometric") == geometric], name)
         bad = skills[skills < 0]
         if len(bad):
             worse = f"skill below 0{' on average over severities' if several else ''}"
-            counted = _count(len(bad), f"{kind}corruption")
+            counted = _count(len(bad), f"{'geometric ' if geometric else ''}corruption")
             listed = ", ".join(f"{name} ({skill:.3f})" for name, skill in bad.items())
-            found.append(f"worse than doing nothing ({worse}) on {counted}: {listed}")
+            found.append(f"worse than {base} ({worse}) on {counted}: {listed}")
     missed = rows[rows["auroc"] < 0.5]
     if len(missed):
         counted = _count(len(missed), "set" if several else "corruption")
@@ -172,9 +202,21 @@ def _judged(table: pd.DataFrame, groups: Sequence[str] = HEADLINE) -> pd.DataFra
     return table[(table["method"] == "model") & table["group"].isin(groups)]
 
 
-def _skills(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Skill of each corruption, the mean over its severities; none where one is missing."""
-    return rows.groupby("corruption", sort=False)["skill"].mean(skipna=False).dropna()
+def shares(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """How much of the headline's error is each group's, and each corruption's, shares of 1."""
+    rows = _judged(table)
+    errors = rows.groupby(["group", "corruption"], sort=False)["e_den"].mean()
+    weighed = errors / errors.groupby("group").transform("size")
+    weighed = weighed / weighed.sum(skipna=False)
+    if weighed.isna().any():
+        return {}
+    groups = weighed.groupby("group", sort=False).sum()
+    return {"groups": dict(groups), "corruptions": dict(weighed.droplevel("group"))}
+
+
+def _skills(rows: pd.DataFrame, name: str) -> "pd.Series[float]":
+    """A skill of each corruption, the mean over its severities; none where one is missing."""
+    return rows.groupby("corruption", sort=False)[name].mean(skipna=False).dropna()
 
 
 def _without(rows: pd.DataFrame, quantity: str) -> str:

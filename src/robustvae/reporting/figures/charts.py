@@ -28,7 +28,7 @@ TERMS = {"total": "total", "recon": "reconstruction", "divergence": "divergence"
 Z95 = 1.96  # half width of a normal 95 % interval in standard errors
 NAMES = {
     "e_den": "error to the clean image, e_den (squared, per pixel)",
-    "skill": "skill (1 - e_den / e_id)",
+    "skill": "skill (1 - e_den / better baseline)",
     "ssim_den": "SSIM to the clean image",
     "auroc": "AUROC, corrupted or clean",
     "probe": "accuracy of the linear probe",

@@ -286,7 +286,7 @@ GALLERY: dict[str, Entry] = {
         "Left: squared error per pixel between the reconstruction of the corrupted image and the "
         "clean one; shorter is better. A bar that ends left of the upright mark beats doing "
         "nothing, left of the cross it beats a constant. Right: skill, 1 for a perfect repair, 0 "
-        "for doing nothing; orange is worse, and values below -1 are written on the bar."),
+        "for the better of both; orange is worse, and values below -1 are written on the bar."),
     "structure": Entry("Robustness", "chart", "Structure, detection, usefulness",
         partial(_bars, ["ssim_den", "auroc", "probe"]),
         "SSIM of the reconstruction to the clean image (1: identical). AUROC of the negative ELBO "
