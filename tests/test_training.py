@@ -21,6 +21,7 @@ from robustvae.errors import UserError
 from robustvae.models import divergences
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.models.latents import Continuous
+from robustvae.models.layers import BatchNorm2d
 from robustvae.params import LossSettings, TrainSettings
 from robustvae.runtime import device
 from robustvae.training import fitting, loop, resume, step
@@ -391,11 +392,30 @@ def test_average_of_weights_against_a_hand_worked_one() -> None:
     for number, value in ((1, 2.0), (2, 4.0)):
         model.weight.data.fill_(value)
         average.update(torch.tensor(average.rate(number)))
-    # decay min(0.2, 2/11) then min(0.2, 3/12): 1 * 2/11 + 2 * 9/11 = 20/11; 0.2 * 20/11 + 0.8 * 4
-    assert average.values[0].item() == pytest.approx(0.2 * 20 / 11 + 3.2)
-    with average.applied():
-        assert model.weight.item() == pytest.approx(0.2 * 20 / 11 + 3.2)
+    # (0.2 * 2 + 4) / (0.2 + 1): the start, 1, has no part in it
+    assert average.values[0].item() == pytest.approx(4.4 / 1.2)
+    with average.applied([], print):
+        assert model.weight.item() == pytest.approx(4.4 / 1.2)
     assert model.weight.item() == 4
+
+
+def test_averaged_weights_get_batch_norm_statistics_of_their_own() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), BatchNorm2d(2)).eval()
+    average = Average(model, 0.5)
+    kernel, batches = model[0].weight, torch.randn(3, 8, 1, 9, 9)
+    kernel.data.mul_(3.0)
+    average.update(torch.tensor(1.0))
+    average.values[0].mul_(2.0)
+    before = content(model)
+    with average.applied(batches, model):
+        seen = torch.stack([model[0](x) for x in batches])
+        expected = seen.mean((0, 1, 3, 4)), torch.stack([x.var((0, 2, 3)) for x in seen]).mean(0)
+        torch.testing.assert_close(model[1].running_mean, expected[0])
+        torch.testing.assert_close(model[1].running_var, expected[1])
+        assert not model[1].training
+    assert content(model) == before
+    assert model[1].momentum == 0.1
 
 
 def test_validation_and_the_final_model_use_the_average(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from robustvae.training.schedule import Row, best_epoch, learning_rate
 from robustvae.training.step import LARGEST, Recorded, Step, losses
 
 VALIDATION_BATCH = 500
+SEEN = 1024  # training images from which batch norm learns of averaged weights
 SAVE_EVERY = 60.0  # seconds between checkpoints within an epoch
 LOOK_EVERY = {"cpu": 1, "mps": 200, "cuda": 200}  # steps between looks at whether all were finite
 
@@ -197,7 +198,7 @@ class Trainer:
             "lr": learning_rate(self.settings, self.at.epoch, self.at.rows),
             "beta": self.model.loss_settings.beta * self.warmup(self.at.position),
         }
-        with self.average.applied() if self.average else nullcontext():
+        with self.averaged():
             values = {**start, **trained, **self.validate(), **means}
             row: Row = {n: v if math.isfinite(v) else None for n, v in values.items()}
             self.at.rows.append(row)
@@ -206,6 +207,25 @@ class Trainer:
         self.at.epoch, self.at.position = self.at.epoch + 1, 0
         self.work.reset()
         return row
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model is the one to validate: the average, where there is one."""
+        if self.average is None:
+            return nullcontext()
+        self.model.eval()
+        order, enough = self.order(self.at.epoch), -(-SEEN // self.settings.batch_size)
+        return self.average.applied(enumerate(order[:enough]), self.see)
+
+    def see(self, numbered: tuple[int, Tensor]) -> None:
+        """Pass a batch of training images through the model."""
+        number, index = numbered
+        self.source.draw("average", number)
+        reseed(self.device, seeding.seed(self.run.seed, "average", number))
+        with (
+            self.compiling(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
+        ):
+            self.model(*self.source.batch(index))
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
