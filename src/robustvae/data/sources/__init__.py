@@ -5,7 +5,7 @@ from typing import Protocol
 
 from robustvae.data.downloads import Library
 from robustvae.data.pictures import Pictures
-from robustvae.data.sources import celeba, cifar, digits, folder, idx
+from robustvae.data.sources import celeba, cifar, digits, folder, idx, mnist5k
 
 
 class Dataset(Protocol):
@@ -19,6 +19,7 @@ class Dataset(Protocol):
 
 
 DATASETS: dict[str, Dataset] = {
+    "mnist-5k": mnist5k,
     "digits": digits,
     "mnist": idx.MNIST,
     "fashion-mnist": idx.FASHION,
@@ -29,10 +30,12 @@ DATASETS: dict[str, Dataset] = {
     "folder": folder,
 }
 KRIZHEVSKY = "cite A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
+MNIST = "CC BY-SA 3.0, as commonly stated (LeCun and Cortes)"
 UCI = "Optical Recognition of Handwritten Digits, UCI Machine Learning Repository"
 LICENCES = {
+    "mnist-5k": MNIST,
     "digits": f"CC BY 4.0 ({UCI})",
-    "mnist": "CC BY-SA 3.0, as commonly stated (LeCun and Cortes)",
+    "mnist": MNIST,
     "fashion-mnist": "MIT (Zalando SE)",
     "kmnist": "CC BY-SA 4.0 (KMNIST Dataset, created by CODH)",
     "cifar10": f"no explicit licence; {KRIZHEVSKY}",
