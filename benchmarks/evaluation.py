@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.training import NETS, ROOT, build, generated, settings
 from robustvae.robustness import bounds, measure
 from robustvae.robustness.bounds import Draws
+from robustvae.robustness.subject import Own, features
 
 SETS = 3  # corrupted sets beside the clean one
 STARTS = {
@@ -35,11 +36,11 @@ def speed(name: str, count: int) -> dict[str, float]:
     sets = {str(k): np.roll(images, k, axis=-1) for k in range(SETS + 1)}
     with contextlib.redirect_stderr(io.StringIO()):
         q = bounds.posteriors(model, images, chosen.batch_size)
-        features = partial(measure.features, model, images, q, chosen.batch_size)
-        probe = measure.fit_probe(features, labels, labels, chosen)
-        known = measure.Known(q, labels, images.mean(0) / np.float32(255), probe, draws)
+        codes = partial(features, model, images, q, chosen.batch_size)
+        probe = measure.fit_probe(codes, labels, labels, chosen)
+        known = measure.Known(labels, images.mean(0) / np.float32(255), probe)
         start = time.perf_counter()
-        measure.measure(model, sets, known, chosen)
+        measure.measure(Own(model, q, draws), sets, known, chosen)
         middle = time.perf_counter()
         part = None if q is None else bounds.select(q, slice(few))
         bounds.likelihood(model, images[:few], part, True, chosen, draws)

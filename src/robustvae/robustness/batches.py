@@ -30,16 +30,26 @@ def slices(count: int, size: int) -> list[slice]:
 
 def pixels(model: Autoencoder, images: Images, where: slice) -> Tensor:
     """A batch as float32 on [0, 1], on the model's device."""
-    batch = torch.from_numpy(np.array(images[where]))  # a copy: files are mapped read-only
-    batch = batch.to(next(model.parameters()).device)
+    return on(next(model.parameters()).device, images, where)
+
+
+def on(device: torch.device, images: Images, where: slice) -> Tensor:
+    """The same, on any device."""
+    batch = torch.from_numpy(np.array(images[where])).to(device)  # a copy: files are read-only
     return batch.float() / 255 if batch.dtype == torch.uint8 else batch
 
 
-def each(work: Callable[[slice], T], count: int, size: int, label: str | None = None) -> list[T]:
+def each(
+    work: Callable[[slice], T],
+    count: int,
+    size: int,
+    label: str | None = None,
+    alone: bool = False,
+) -> list[T]:
     """`work` on each batch of `count` images, in inference mode; the results in order.
 
-    Processes take turns; in each, threads do. Results go from process to process and should lie on
-    the CPU.
+    Processes take turns; in each, threads do, unless batches must come `alone`. Results go from
+    process to process and should lie on the CPU.
     """
     batches = distributed.mine(slices(count, size))
 
@@ -47,7 +57,7 @@ def each(work: Callable[[slice], T], count: int, size: int, label: str | None = 
         with torch.inference_mode():
             return work(where)
 
-    results = side_by_side(run, batches)
+    results = map(run, batches) if alone else side_by_side(run, batches)
     several = label is not None and len(batches) > 1
     shown = track(results, label or "", len(batches), "batch") if several else results
     return distributed.everyones(list(shown))

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from robustvae.data import binarize
 from robustvae.models.autoencoder import Autoencoder
-from robustvae.models.distributions import Diagonal, DiagStudentT, wide
+from robustvae.models.distributions import Diagonal, wide
 from robustvae.models.divergences import Objective
 from robustvae.params import EvaluateSettings
-from robustvae.robustness import bounds, collapse, metrics, table
-from robustvae.robustness.batches import each, pixels, slices
+from robustvae.robustness import metrics, table
+from robustvae.robustness.batches import each, on, pixels, slices
 from robustvae.robustness.bounds import Draws, Report, select, shifted
 from robustvae.robustness.metrics import METRICS, Pair, Probe
+from robustvae.robustness.subject import Seen, Subject
 from robustvae.robustness.table import Columns
 from robustvae.runtime import seeding
 
@@ -30,9 +30,7 @@ Block = tuple[list[K], Tensor]  # names, and a row for each, [names, images, ...
 
 PIXEL_METRICS = {"e_den", "e_self", "e_stab", "ssim_den"}  # what the baselines have too
 TRAIN_IMAGES = 10_000  # at most, for the training images' losses and for the probe
-POOLED = 4  # side to which the probe pools codewords (vq)
 RECENT = 12  # comparisons of two images that are remembered; a set has 8
-SKL_PAIRS = 4  # mirrored pairs of draws for the symmetric KL of Student-t posteriors
 
 
 def binarized(
@@ -101,35 +99,6 @@ def _summed_up(model: Autoencoder, recon: Tensor, divergence: Tensor, mse: Tenso
     return report
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What the model makes of a batch."""
-
-    q: Diagonal | None  # None: vq
-    x_hat: Tensor  # [B, C, H, W], deterministic
-    features: Tensor  # [B, F], for the probe
-
-
-def see(model: Autoencoder, x: Tensor) -> Seen:
-    """Encode, and decode the posterior mean (vq: the codewords)."""
-    if model.family == "vq":
-        z = model.quantise(x)
-        pooled = F.adaptive_avg_pool2d(z, min(POOLED, z.shape[-1])).flatten(1)
-        return Seen(None, model.likelihood.mean(model.decode(z)), pooled)
-    q = model.posterior(x)
-    return Seen(q, model.likelihood.mean(model.decode(q.mean)), q.mean)
-
-
-def features(
-    model: Autoencoder, images: NDArray[np.uint8], q: Diagonal | None, size: int
-) -> NDArray[np.float64]:
-    """What the probe sees of images with posteriors q (None: vq), [N, F]."""
-    if q is not None:
-        return q.mean.cpu().double().numpy()
-    parts = each(lambda w: see(model, pixels(model, images, w)).features.cpu(), len(images), size)
-    return torch.cat(parts).double().numpy()
-
-
 def fit_probe(
     features: Callable[[], NDArray[np.float64]],
     labels: NDArray[np.int64],
@@ -155,30 +124,13 @@ def fit_probe(
 class Known:
     """What is known before any corrupted image is seen."""
 
-    q: Diagonal | None  # posteriors of the clean test images; None: vq
     labels: NDArray[np.int64]  # of the test images
     mean_image: NDArray[np.float32]  # [C, H, W], of the training images
     probe: Probe | str  # or why there is none
-    draws: Draws
-    # Variance of each latent's mean over the clean test images
-    spread: Tensor | None = field(init=False, default=None)
-    # [N, Z], what an image and its corruptions share for the ELBO
-    noise: Tensor | None = field(init=False, default=None)
-    # [K, N, Z], draws in pairs for the symmetric KL of Student-t
-    mirrored: Tensor | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        if self.q is not None:
-            self.spread = collapse.spread(self.q)
-            self.noise = self.draws.standard(self.q, "score")
-        if isinstance(self.q, DiagStudentT):
-            pairs = [self.draws.standard(self.q, "skl", k) for k in range(SKL_PAIRS)]
-            one_side = torch.stack(pairs)
-            self.mirrored = torch.cat([one_side, -one_side])
 
 
 def measure(
-    model: Autoencoder,
+    subject: Subject,
     sets: dict[str, NDArray[np.uint8]],
     known: Known,
     settings: EvaluateSettings,
@@ -193,17 +145,18 @@ def measure(
     def work(where: slice) -> tuple[Block[Place], Block[str]]:
         found: dict[Place, Tensor] = {}
         means: dict[str, Tensor] = {}
-        x = pixels(model, clean, where)
-        seen_x, mean_image = see(model, x), torch.from_numpy(known.mean_image).to(x).expand_as(x)
+        x = on(subject.device, clean, where)
+        mean_image = torch.from_numpy(known.mean_image).to(x).expand_as(x)
+        seen_x = subject.see(x)
         # Model and baselines ask for many of the same comparisons, and each set for the last one's.
         shared = functools.lru_cache(maxsize=RECENT)
         of = partial(Pair, squared=shared(metrics.mse), similar=shared(metrics.ssim))
         for name, images in sets.items():
-            y = x if images is clean else pixels(model, images, where)
-            seen_y = seen_x if images is clean else see(model, y)
+            y = x if images is clean else on(subject.device, images, where)
+            seen_y = seen_x if images is clean else subject.see(y)
             pair = of(x, y, seen_x.x_hat, seen_y.x_hat)
             pairs = {
-                "model": _scored(model, known, pair, seen_x, seen_y, where),
+                "model": _scored(subject, known, pair, seen_x, seen_y, where),
                 "identity": of(x, y, x, y),
                 "mean_image": of(x, y, mean_image, mean_image),
             }
@@ -212,11 +165,12 @@ def measure(
                     if method == "model" or metric in PIXEL_METRICS:
                         for quantity, values in METRICS[metric](pair).items():
                             found[name, method, quantity] = values.to(x.device, wide(x.device))
-            if seen_y.q is not None:
-                means[name] = seen_y.q.mean.float()
+            if seen_y.code is not None:
+                means[name] = seen_y.code.float()
         return _block(found), _block(means)
 
-    parts, means = zip(*each(work, len(clean), settings.batch_size, "robustness"), strict=True)
+    done = each(work, len(clean), settings.batch_size, "robustness", subject.alone)
+    parts, means = zip(*done, strict=True)
     columns: Columns = {}
     for (name, method, quantity), values in _joined(parts).items():
         columns.setdefault((name, method), {})[quantity] = values
@@ -234,26 +188,17 @@ def _joined(parts: Sequence[Block[K]]) -> dict[K, NDArray[Any]]:
 
 
 def gaps(
-    model: Autoencoder, known: Known, binary: bool, settings: EvaluateSettings
+    missing: Mapping[str, str], probe: Probe | str, settings: EvaluateSettings
 ) -> dict[str, str]:
-    """Quantities that stay empty in every row, and why; `binary`: are the pixels?"""
+    """Quantities that stay empty in every row, and why; `missing`: those of the subject."""
     found = {
         quantity: f"evaluate.metrics leaves {metric} out"
         for metric, quantities in table.OF_METRIC.items()
         if metric not in settings.metrics
         for quantity in quantities
     }
-    if known.spread is None:
-        found |= dict.fromkeys(("drift", "skl"), "vq: codes have no posterior density")
-    elif not known.spread.any():
-        found["drift"] = "no latent dimension is active"
-    proper = model.likelihood.proper(binary)
-    reason = bounds.no_elbo(model) if proper else bounds.IMPROPER
-    if reason is not None:  # the scores still rank images, their mean means nothing
-        found |= dict.fromkeys(("neg_elbo", "delta_elbo"), reason)
-    if isinstance(known.probe, str):
-        found["probe"] = known.probe
-    return found
+    found |= missing
+    return found | ({"probe": probe} if isinstance(probe, str) else {})
 
 
 def _answers(probe: Probe, features: Tensor, labels: NDArray[np.int64]) -> Tensor:
@@ -261,19 +206,20 @@ def _answers(probe: Probe, features: Tensor, labels: NDArray[np.int64]) -> Tenso
 
 
 def _scored(
-    model: Autoencoder, known: Known, pair: Pair, seen_x: Seen, seen_y: Seen, where: slice
+    subject: Subject, known: Known, pair: Pair, seen_x: Seen, seen_y: Seen, where: slice
 ) -> Pair:
     """The pair with all that only a model has."""
-    noise = None if known.noise is None else known.noise[where]
     correct = None
-    if isinstance(known.probe, Probe):
+    if isinstance(known.probe, Probe) and seen_y.features is not None:
         correct = partial(_answers, known.probe, seen_y.features, known.labels[where])
     return replace(
         pair,
+        code_x=seen_x.code,
+        code_y=seen_y.code,
         q_x=seen_x.q,
         q_y=seen_y.q,
-        spread=known.spread,
-        noise=None if known.mirrored is None else known.mirrored[:, where],
-        neg_elbo=partial(bounds.score, model, pair.y, seen_y.q, noise),
+        spread=subject.spread,
+        noise=None if subject.mirrored is None else subject.mirrored[:, where],
+        neg_elbo=subject.score(pair.y, seen_y, where),
         correct=correct,
     )

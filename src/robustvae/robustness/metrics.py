@@ -67,7 +67,9 @@ class Pair:
     y: Tensor
     x_hat: Tensor  # deterministic reconstruction of x
     y_hat: Tensor  # and of y
-    q_x: Diagonal | None = None  # None: vq
+    code_x: Tensor | None = None  # [B, Z]
+    code_y: Tensor | None = None
+    q_x: Diagonal | None = None  # posteriors; None: the codes have no law
     q_y: Diagonal | None = None
     spread: Tensor | None = None  # [Z], variance of mu(x) over the test set; 0: inactive
     noise: Tensor | None = None  # [K, B, Z], draws of q's family at location 0 and scale 1
@@ -101,9 +103,10 @@ def symmetric_kl(q: Diagonal, r: Diagonal, noise: Tensor | None = None) -> Tenso
 
 
 def _drift(pair: Pair) -> dict[str, Tensor]:
-    if pair.q_x is None or pair.q_y is None or pair.spread is None or not pair.spread.any():
+    codes = pair.code_x, pair.code_y
+    if codes[0] is None or codes[1] is None or pair.spread is None or not pair.spread.any():
         return {}
-    return {"drift": drift(pair.q_x.mu, pair.q_y.mu, pair.spread)}
+    return {"drift": drift(codes[0], codes[1], pair.spread)}
 
 
 def _skl(pair: Pair) -> dict[str, Tensor]:

@@ -13,9 +13,7 @@ from robustvae.data.pictures import Pictures, Pixels
 from robustvae.errors import UserError
 
 PLACE = "data/data/mnist_5k.csv.gz"  # within the package
-SHA256 = (
-    "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"  # unpacked
-)
+SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"  # unpacked
 # Of each class, in MNIST's order: most writers are in one split alone.
 SPLITS = {"train": (0, 400), "val": (400, 450), "test": (450, 500)}
 
