@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from robustvae import params
+from robustvae.params import overlay
 from robustvae.runtime import threads
 
 threads.settle()  # before torch is imported, as the stages do
@@ -19,17 +20,6 @@ COPIED = (
     "src", "stages", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml",
     "data/images/README.md",
 )  # fmt: skip
-
-
-def overlay(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`changes` laid over `base`, key by key; `{"loss.df": 3}` and nested mappings both work."""
-    merged = {key: overlay(v, {}) if isinstance(v, dict) else v for key, v in base.items()}
-    for key, value in changes.items():
-        head, _, rest = key.partition(".")
-        change = {rest: value} if rest else value
-        nested = isinstance(change, dict) and isinstance(merged.get(head), dict)
-        merged[head] = overlay(merged[head], change) if nested else change
-    return merged
 
 
 @pytest.fixture(autouse=True, scope="session")

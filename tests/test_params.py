@@ -242,6 +242,7 @@ def test_params_yaml_is_as_dvc_writes_it(tmp_path: Path) -> None:
 
 def test_the_schema_and_the_table_are_up_to_date() -> None:
     assert (ROOT / "params.schema.json").read_text() == documents.schema(ROOT / "params.yaml")
+    assert (ROOT / documents.DEFAULTS).read_text() == (ROOT / "params.yaml").read_text()
     assert (ROOT / "docs/parameters.md").read_text() == documents.table(ROOT / "params.yaml")
 
 
@@ -254,8 +255,9 @@ def test_the_schema_knows_the_words_and_ranges() -> None:
 
 
 def test_a_stale_table_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("params.yaml", "params.schema.json", "docs/parameters.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    written = map(str, (documents.SCHEMA, documents.TABLE, documents.DEFAULTS))
+    for name in ("params.yaml", *written):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text())
     text = (tmp_path / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(re.sub("integer >= 1", "integer >= one", text))

@@ -192,7 +192,7 @@ def test_identity_covers_parameters_data_and_code(monkeypatch: pytest.MonkeyPatc
     assert found == resume.identity(data="a", lr=1)
     assert found != resume.identity(lr=2, data="a")
     assert found != resume.identity(lr=1, data="b")
-    assert "robustvae.models.divergences" in resume.sources()
+    assert "models/divergences.py" in resume.sources()
     monkeypatch.setattr(resume, "sources", lambda: {"robustvae.models.autoencoder": "changed"})
     assert found != resume.identity(lr=1, data="a")
 

@@ -1,5 +1,5 @@
 """The one exception that stands for a user's mistake."""
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """One line for the user: the place, the value, what is allowed, what to do."""

@@ -1,4 +1,4 @@
-"""Write params.schema.json and docs/parameters.md, from params.yaml and its types.
+"""Write params.schema.json, docs/parameters.md and the package's defaults, from params.yaml.
 
 Example: python -m robustvae params --write
 """
@@ -15,6 +15,7 @@ from robustvae.experiments.recipe import flatten
 from robustvae.params.yaml12 import read
 
 PARAMS, SCHEMA, TABLE = Path("params.yaml"), Path("params.schema.json"), Path("docs/parameters.md")
+DEFAULTS = Path("src/robustvae/params/defaults.yaml")  # for those who have the package alone
 HEAD = """# Parameters
 
 Editors check `params.yaml` against `params.schema.json`. A mistake stops before any work,
@@ -34,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write both files, or fail when one is stale."""
-    wanted = {SCHEMA: schema(PARAMS), TABLE: table(PARAMS)}
+    """Write the files, or fail when one is stale."""
+    wanted = {SCHEMA: schema(PARAMS), TABLE: table(PARAMS), DEFAULTS: PARAMS.read_text()}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if args.write:
         for path in stale:

@@ -9,7 +9,7 @@ from robustvae.params.data import (
     DataSettings,
     PreprocessSettings,
 )
-from robustvae.params.loading import check, load
+from robustvae.params.loading import check, complete, load, overlay
 from robustvae.params.model import (
     ArchitectureSettings,
     CapacitySettings,
@@ -59,7 +59,9 @@ __all__ = [
     "TrainSettings",
     "cautions",
     "check",
+    "complete",
     "flat",
     "load",
+    "overlay",
     "read",
 ]

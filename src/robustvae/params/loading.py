@@ -1,5 +1,6 @@
 """From the file to settings, or every mistake in it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,36 @@ from robustvae.params.rules import broken
 from robustvae.params.whole import Params
 from robustvae.params.yaml12 import read
 
+DEFAULTS = Path(__file__).with_name("defaults.yaml")  # params.yaml as it comes
+
 
 def load(path: str | Path = "params.yaml") -> Params:
     """Parse and check the whole file; every mistake becomes one line of a single UserError."""
     return check(read(path), Path(path).name)
+
+
+def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` laid over `base`, key by key; `{"loss.df": 3}` and nested mappings both work."""
+    merged = {key: overlay(v, {}) if isinstance(v, Mapping) else v for key, v in base.items()}
+    for key, value in changes.items():
+        head, _, rest = str(key).partition(".")
+        change = {rest: value} if rest else value
+        nested = isinstance(change, Mapping) and isinstance(merged.get(head), dict)
+        merged[head] = overlay(merged[head], change) if nested else change
+    return merged
+
+
+def complete(changes: Mapping[str, Any] | str | Path | None = None, **more: Any) -> Params:
+    """The defaults with changes: dotted keys, nested mappings, or a YAML file that has some."""
+    source = "settings"
+    if isinstance(changes, str | Path):
+        source, changes = str(changes), read(changes)
+    if not isinstance(changes, Mapping | None):
+        raise UserError(
+            f'settings: must be a mapping such as {{"loss.df": 3.0}} or the path of a YAML file, '
+            f"got {type(changes).__name__}"
+        )
+    return check(overlay(overlay(read(DEFAULTS), changes or {}), more), source)
 
 
 def check(content: dict[str, Any], source: str = "params.yaml") -> Params:

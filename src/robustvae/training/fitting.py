@@ -40,12 +40,13 @@ def fit(
     threshold: float = 0.5,
     keep: resume.Checkpoint | None = None,
     history: Path | None = None,
+    on_epoch: Callable[[Row], None] | None = None,
 ) -> list[Row]:
     """Train on uint8 images [N, C, H, W]; the model ends on the CPU, as it was at its best epoch.
 
     `mode`, `threshold`: how the images are binarised. `corrupted`: indices of training images ->
     corrupted, grey ones, for train.mixture. Returns the history, a row per epoch; after each, the
-    file `history` is rewritten and `keep` takes a checkpoint.
+    file `history` is rewritten, `keep` takes a checkpoint and `on_epoch` the row.
     """
     device = setup(**run.model_dump())
     distributed.refuse(device)
@@ -69,6 +70,8 @@ def fit(
         if history is not None:
             write_history(history, at.rows)
         say(summary(row, settings.epochs, speed))
+        if on_epoch is not None:
+            on_epoch(row)
     model.load_state_dict(at.best)
     model.cpu().eval()
     if history is not None:

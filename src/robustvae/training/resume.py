@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +14,7 @@ from filelock import FileLock, Timeout
 from robustvae.errors import UserError
 from robustvae.runtime import files
 
+ROOMS = ("runtime", "params", "corruptions", "data", "models", "training")
 FORMAT = "robustvae checkpoint 1"
 FRESH = "ROBUSTVAE_FRESH"  # environment: 1 starts anew, whatever is there
 
@@ -26,13 +26,10 @@ def identity(**parts: Any) -> str:
 
 
 def sources() -> dict[str, str]:
-    """SHA-256 of the source of each module of this package that has been imported."""
-    found = {
-        name: getattr(module, "__file__", None)
-        for name, module in sorted(sys.modules.items())
-        if name.partition(".")[0] == "robustvae"
-    }
-    return {name: files.sha256(Path(path)) for name, path in found.items() if path}
+    """SHA-256 of every file of code that can change a training."""
+    package = Path(__file__).parent.parent
+    found = (path for room in ROOMS for path in sorted((package / room).rglob("*.py")))
+    return {path.relative_to(package).as_posix(): files.sha256(path) for path in found}
 
 
 class Checkpoint:
