@@ -28,11 +28,16 @@ def _gather(settings: params.PlotSettings) -> Run:
     model, data = model_folder.load(MODELS), prepared.load(PREPARED)
     torch.set_num_threads(model.config["run"]["threads"])
     sets = files.read_json(CORRUPTED / "info.json")["sets"]
+    evaluation = files.read_json(REPORTS / "evaluation.json")
     images = {figures.key(item): files.open_npy(CORRUPTED / item["file"]) for item in sets}
     seen = partial(measure.binarized, info=data.info, seed=model.config["run"]["seed"])
     return Run(
         name=data.info["name"],
-        model=model,
+        own=model,
+        reconstruct=model.reconstruct,
+        generate=model.sample,
+        score=f"{evaluation['score']}, nats",
+        seed=model.config["run"]["seed"],
         settings=settings,
         clean=seen(data.test, "test"),
         sets=sets,

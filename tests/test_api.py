@@ -13,8 +13,8 @@ from PIL import Image
 from scipy import stats
 
 import robustvae
-from robustvae.api import VAE
 from robustvae.api.export import TOLERANCE
+from robustvae.api.vae import VAE
 from robustvae.errors import UserError
 from robustvae.robustness.bounds import Draws
 

@@ -17,6 +17,7 @@ from conftest import ROOT, overlay
 from robustvae import cli, params
 from robustvae.errors import UserError
 from robustvae.experiments import page, statistics
+from robustvae.robustness import inference
 
 SETS = [
     ("clean", "clean", 0),
@@ -69,9 +70,9 @@ def test_where_nothing_can_be_said_of_the_spread_it_is_not(
 
 def test_holm_by_hand() -> None:
     # 0.01 * 4, 0.02 * 3, then 0.03 * 2 = 0.06 and 0.04 * 1 raised to what came before.
-    found = statistics.holm(pd.Series([0.04, 0.01, math.nan, 0.03, 0.02]))
+    found = inference.holm(pd.Series([0.04, 0.01, math.nan, 0.03, 0.02]))
     assert found.tolist() == pytest.approx([0.06, 0.04, math.nan, 0.06, 0.06], nan_ok=True)
-    assert statistics.holm(pd.Series([0.9, 0.8])).tolist() == [1, 1]
+    assert inference.holm(pd.Series([0.9, 0.8])).tolist() == [1, 1]
 
 
 def test_relative_errors_by_hand() -> None:

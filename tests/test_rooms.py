@@ -21,10 +21,10 @@ MAY = {name: set(re.findall(r"`([a-z]+)`", allowed)) for name, allowed in TABLE}
 HOMES = {
     "yaml": {"params/yaml12.py"},
     "pydantic": {"params", "models/folder.py"},  # the folder: to check its settings
-    "torchvision": {"runtime/torchvision_shim.py"},
+    "torchvision": {"runtime/torchvision_shim.py", "api/transforms.py"},
     "torchmetrics": {"robustness/metrics.py"},
-    "matplotlib": {"reporting/figures"},
-    "jinja2": {"reporting/page.py", "experiments"},
+    "matplotlib": {"reporting/figures", "reporting/sheet.py", "api/result.py"},
+    "jinja2": {"reporting/page.py", "reporting/sheet.py"},
     "dvc": {"experiments/compare.py"},
     "dask": {"experiments/sweep.py"},
     "distributed": {"experiments/sweep.py"},

@@ -13,6 +13,7 @@ import torch
 from robustvae.errors import UserError
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.params import TrainSettings
+from robustvae.runtime import files
 from robustvae.training import speed_trial
 
 CPU = torch.device("cpu")
@@ -229,10 +230,10 @@ def test_work_is_the_number_of_multiply_adds() -> None:
 
 
 def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert speed_trial.folder() == tmp_path / "robustvae"
+    assert files.user_cache() == tmp_path / "robustvae"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert speed_trial.folder() == tmp_path / "home" / ".cache" / "robustvae"
+    assert files.user_cache() == tmp_path / "home" / ".cache" / "robustvae"
 
 
 def test_bf16_on_two_threads_repeats_to_the_bit() -> None:

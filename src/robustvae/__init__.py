@@ -1,16 +1,60 @@
 """How robust is a variational autoencoder, and which divergence makes it so?"""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robustvae.runtime.version import VERSION as __version__
 
-__all__ = ["__version__", "load"]
+if TYPE_CHECKING:
+    from robustvae.api import adapters, datasets, transforms
+    from robustvae.api.compare import Comparison, compare
+    from robustvae.api.corrupting import corrupt
+    from robustvae.api.evaluate import evaluate
+    from robustvae.api.fit import fit
+    from robustvae.api.result import Result
+    from robustvae.api.vae import VAE, load
+    from robustvae.errors import UserError
+
+PUBLIC = {  # name -> where it is, imported when it is first asked for
+    "VAE": "api.vae:VAE",
+    "Comparison": "api.compare:Comparison",
+    "Result": "api.result:Result",
+    "UserError": "errors:UserError",
+    "adapters": "api.adapters",
+    "compare": "api.compare:compare",
+    "corrupt": "api.corrupting:corrupt",
+    "datasets": "api.datasets",
+    "evaluate": "api.evaluate:evaluate",
+    "fit": "api.fit:fit",
+    "load": "api.vae:load",
+    "transforms": "api.transforms",
+}
+__all__ = [
+    "VAE",
+    "Comparison",
+    "Result",
+    "UserError",
+    "__version__",
+    "adapters",
+    "compare",
+    "corrupt",
+    "datasets",
+    "evaluate",
+    "fit",
+    "load",
+    "transforms",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """`robustvae.load`, without importing torch before it is called for."""
-    if name == "load":
-        from robustvae.api import load
+    """A public name, without importing torch before one is asked for."""
+    if name not in PUBLIC:
+        raise AttributeError(f"module 'robustvae' has no attribute {name!r}")
+    from importlib import import_module
 
-        return load
-    raise AttributeError(f"module 'robustvae' has no attribute {name!r}")
+    module, _, attribute = PUBLIC[name].partition(":")
+    found = import_module(f"robustvae.{module}")
+    return getattr(found, attribute) if attribute else found
+
+
+def __dir__() -> list[str]:
+    return __all__

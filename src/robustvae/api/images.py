@@ -72,7 +72,7 @@ def _named(text: str, shape: Shape, data: Path, resize: bool) -> Images:
     """Pictures; or `test`, `test:7` (one), `test:0:16` (those below 16); likewise of a .npy."""
     path = Path(text)
     if path.is_dir():
-        return _pictures(_inside(path), shape, resize)
+        return _pictures(inside(path), shape, resize)
     if path.is_file() and path.suffix != ".npy":
         return _pictures([path], shape, resize)
     parts = re.fullmatch(r"(.*?)(?::(\d+))?(?::(\d+))?", text, re.DOTALL)
@@ -112,7 +112,7 @@ def _opened(path: Path) -> Array:
     return np.asanyarray(array)
 
 
-def _inside(folder: Path) -> list[Path]:
+def inside(folder: Path) -> list[Path]:
     """Every picture below a folder, in order; other files and hidden ones do not count."""
     known = Image.registered_extensions()
     files = [p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in known]
@@ -161,7 +161,7 @@ def _fitted(array: Array, shape: Shape, what: str, resize: bool) -> Array:
             f"{what}: {array.dtype} {list(array.shape)}; the model takes [N, {c}, {h}, {w}], "
             f"[N, {h}, {w}, {c}]{grey}" + ("" if resize else f"; {REMEDY}")
         )
-    pixels = _values(fitting[0], what)
+    pixels = values(fitting[0], what)
     if pixels.shape[1:] == shape:
         return pixels
     geometry = Geometry(shape[1], shape[0], None)
@@ -178,7 +178,8 @@ def _view(array: Array, layout: str) -> Array | None:
     return ordered.reshape([size[axis] for axis in "NCHW"])
 
 
-def _values(array: Array, what: str) -> Array:
+def values(array: Array, what: str) -> Array:
+    """uint8, or float32 in [0, 1]; True is white."""
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind not in "f" and array.dtype != np.uint8:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,14 +16,19 @@ from robustvae.api.model_card import card, describe
 from robustvae.data import binarize
 from robustvae.errors import UserError
 from robustvae.models import folder as model_folder
+from robustvae.models.autoencoder import Autoencoder
 from robustvae.models.distributions import Diagonal, DiagStudentT
 from robustvae.models.latents import VQ, perplexity
 from robustvae.robustness import batches, bounds
-from robustvae.runtime import seeding
+from robustvae.runtime import files, seeding
 from robustvae.runtime.device import settle
 from robustvae.runtime.progress import track
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Floats = NDArray[np.float32]
+HISTORY = "history.csv"
 PROBES = 512  # generated images that show which latent dimensions the decoder uses
 
 
@@ -34,15 +39,36 @@ def load(
     data: Path | str = "data/prepared",
 ) -> "VAE":
     """The model of a folder; `data` is where "train", "val" and "test" are looked up."""
-    return VAE(Path(folder), settle(device, "device").type, batch_size, Path(data))
+    folder, where = Path(folder), settle(device, "device").type
+    path = folder / HISTORY
+    history = files.read_csv(path) if path.is_file() else None
+    return VAE(model_folder.load(folder), where, batch_size, Path(data), folder, history)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Of what a model was trained on: enough to fit a probe, and a constant to beat."""
+
+    images: NDArray[np.uint8]  # [N, C, H, W], as it saw them
+    labels: NDArray[np.int64]  # -1: none
+    mean_image: Floats  # [C, H, W], of all
 
 
 class VAE:
     """A trained model. z stands for latents [..., Z], of vq models codewords [..., Z, h, w]."""
 
-    def __init__(self, folder: Path, device: str, batch_size: int, data: Path) -> None:
+    def __init__(
+        self,
+        model: Autoencoder,
+        device: str,
+        batch_size: int = 256,
+        data: Path = Path("data/prepared"),
+        folder: Path | None = None,
+        history: "pd.DataFrame | None" = None,
+        reference: Reference | None = None,
+    ) -> None:
         self.folder, self.device, self.batch_size, self.data = folder, device, batch_size, data
-        self.model = model_folder.load(folder, device)
+        self.model, self.history, self.reference = model.to(device).eval(), history, reference
         self.shape, self.latent = self.model.shape, self.model.latent
         facts = self.model.config.get("data", {})
         self.binarisation: str = facts.get("binarize", "none")
@@ -200,8 +226,18 @@ class VAE:
         """What is in the model folder, as text."""
         return describe(self.model)
 
+    def save(self, folder: Path | str) -> None:
+        """Write a model folder, for `load`, and the history of the training as a table."""
+        self.folder = Path(folder)
+        model_folder.save(self.model, self.model.config, self.folder)
+        if self.history is not None:
+            with files.replace(self.folder / HISTORY) as temporary:
+                self.history.to_csv(temporary, index=False, lineterminator="\n")
+
     def card(self, metrics: Path | None = None) -> str:
         """Model card, Markdown; `metrics`: a metrics.json other than the one with the model."""
+        if self.folder is None:
+            raise UserError("card: the model is in no folder yet; save it first")
         return card(self.model, self.folder, metrics)
 
     @torch.inference_mode()

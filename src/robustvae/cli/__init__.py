@@ -1,12 +1,10 @@
 """One command with verbs, each with a text for its help, `add_arguments(parser)`, `run(args)`."""
 
 import argparse
-import difflib
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -39,12 +37,6 @@ def integer(least: int, text: str) -> int:
 
 
 natural, positive = partial(integer, 0), partial(integer, 1)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The nearest known word, for the end of a message."""
-    near = difflib.get_close_matches(word, list(known), 1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def find(name: str) -> Any:

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from robustvae import corruptions
-from robustvae.cli import did_you_mean, natural
+from robustvae.cli import natural
 from robustvae.corruptions import CORRUPTIONS, FIFTEEN
-from robustvae.errors import UserError
+from robustvae.errors import UserError, did_you_mean
 from robustvae.runtime import files
 from robustvae.runtime.progress import track
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from robustvae import params
 from robustvae.errors import UserError
-from robustvae.experiments.recipe import flatten
+from robustvae.params.loading import flatten
 from robustvae.params.yaml12 import read
 
 PARAMS, SCHEMA, TABLE = Path("params.yaml"), Path("params.schema.json"), Path("docs/parameters.md")

@@ -17,9 +17,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from robustvae.cli import did_you_mean
-from robustvae.errors import UserError
-from robustvae.experiments.recipe import flatten
+from robustvae.errors import UserError, did_you_mean
+from robustvae.params.loading import flatten
 from robustvae.params.yaml12 import read
 from robustvae.runtime.progress import track
 

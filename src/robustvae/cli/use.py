@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from robustvae.api import VAE, Images
 from robustvae.api.export import FORMATS
-from robustvae.api.images import in_unit
+from robustvae.api.images import Images, in_unit
+from robustvae.api.vae import VAE
 from robustvae.cli import integer, natural, positive, verb
 from robustvae.cli.verb import Verb, flag, images, option
 from robustvae.data.prepared import load as load_prepared

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from robustvae.api import VAE, Images, load
+from robustvae.api.images import Images
+from robustvae.api.vae import VAE, load
 from robustvae.cli import natural, positive
 from robustvae.errors import UserError
 from robustvae.reporting.figures import pictures, style

@@ -35,15 +35,15 @@ def prepare(
         pictures, skipped = without_bad(pictures, geometry)
     members = split(pictures, settings, data.limit)
     grey = "_grey" if settings.binarize in ("threshold", "static") else ""
-    write_images(pictures.reader, geometry, {out / f"{s}{grey}.npy": members[s] for s in SPLITS})
-    for name in SPLITS:
+    write_images(pictures.reader, geometry, {out / f"{s}{grey}.npy": m for s, m in members.items()})
+    for name in members:
         files.save_npy(out / f"{name}_labels.npy", pictures.labels[members[name]])
         if grey:
             binarise(out / f"{name}_grey.npy", out / f"{name}.npy", settings, name)
     return {
         "name": data.name,
         "shape": list(geometry.shape),
-        "counts": {name: len(members[name]) for name in SPLITS},
+        "counts": {name: len(m) for name, m in members.items()},
         "classes": pictures.classes,
         "attributes": pictures.attributes,
         "binarize": settings.binarize,
@@ -67,18 +67,23 @@ def geometry_of(pictures: Pictures, name: str, settings: PreprocessSettings) -> 
 def split(
     pictures: Pictures, settings: PreprocessSettings, limit: int | None
 ) -> dict[str, np.ndarray]:
-    """Positions per split: the source's own, else drawn from train, stratified."""
+    """Positions per split: the source's own, else drawn from train, stratified.
+
+    A split of which the source says that it is empty is left out.
+    """
     own = dict(pictures.splits)
     strata = pictures.labels if pictures.labels.ndim == 1 else np.zeros(len(pictures.labels), int)
     if "test" not in own:
         own["train"], own["test"] = _hold_out(own["train"], strata, "test", settings)
     if limit is not None:
         for name, members in own.items():
+            if not len(members):
+                continue
             rng = seeding.numpy_rng(settings.split_seed, "limit", name)
             own[name] = members[draw(strata[members], min(limit, len(members)), rng)]
     if "val" not in own:
         own["train"], own["val"] = _hold_out(own["train"], strata, "val", settings)
-    return {name: own[name] for name in SPLITS}
+    return {name: own[name] for name in SPLITS if len(own[name])}
 
 
 def _hold_out(

@@ -18,9 +18,9 @@ class Prepared:
 
     folder: Path
     info: dict[str, Any]
-    train: np.memmap
-    val: np.memmap
-    test: np.memmap
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
     labels: dict[str, np.ndarray]
 
     @property
@@ -29,7 +29,7 @@ class Prepared:
         channels, height, width = self.info["shape"]
         return channels, height, width
 
-    def grey(self, split: str) -> np.memmap:
+    def grey(self, split: str) -> np.ndarray:
         """The images of a split before binarisation."""
         path = self.folder / f"{split}_grey.npy"
         return files.open_npy(path) if path.exists() else getattr(self, split)
@@ -38,9 +38,12 @@ class Prepared:
 def load(folder: Path) -> Prepared:
     """Open what the preprocess stage wrote."""
     info = files.read_json(folder / "info.json")
-    images = {split: files.open_npy(folder / f"{split}.npy") for split in SPLITS}
-    labels = {split: np.asarray(files.open_npy(folder / f"{split}_labels.npy")) for split in SPLITS}
-    for split in SPLITS:
+    there = [split for split in SPLITS if split in info["counts"]]
+    empty = np.zeros((0, *info["shape"]), np.uint8)
+    images: dict[str, np.ndarray] = dict.fromkeys(SPLITS, empty)
+    images |= {split: files.open_npy(folder / f"{split}.npy") for split in there}
+    labels = {split: np.asarray(files.open_npy(folder / f"{split}_labels.npy")) for split in there}
+    for split in there:
         expected = (info["counts"][split], *info["shape"])
         if images[split].shape != expected or len(labels[split]) != expected[0]:
             raise UserError(

@@ -16,8 +16,9 @@ import pandas as pd
 from dvc.exceptions import DvcException
 
 from robustvae.errors import UserError
-from robustvae.experiments.statistics import estimate, holm, relative
+from robustvae.experiments.statistics import estimate, relative
 from robustvae.params import LossSettings, yaml12
+from robustvae.robustness.inference import holm
 
 ASIDE = ("plots.", "report.", "run.device", "run.threads")  # settings that change no result
 # Quantity -> (place in metrics.json, or None where it is computed here; heading).

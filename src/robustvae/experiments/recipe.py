@@ -3,9 +3,9 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from robustvae.errors import UserError
+from robustvae.params.loading import flatten
 from robustvae.params.yaml12 import read
 
 
@@ -18,11 +18,3 @@ def command(recipe: Path, overrides: Sequence[str], name: str | None, queue: boo
     sets = [f"{key}={json.dumps(value)}" for key, value in values.items()]
     words = [word for override in (*sets, *overrides) for word in ("-S", override)]
     return ["dvc", "exp", "run", "-n", name or recipe.stem, *words, *(["--queue"] * queue)]
-
-
-def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
-    if not isinstance(node, dict):
-        return {prefix: node}
-    below = (flatten(value, f"{prefix}.{name}".strip(".")) for name, value in node.items())
-    return {key: value for part in below for key, value in part.items()}

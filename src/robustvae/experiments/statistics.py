@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -48,9 +47,3 @@ def estimate(values: pd.Series, scale: float = 0.0) -> dict[str, float]:
         test = stats.ttest_1samp(known, 0)
         found |= zip(SPREAD, map(float, (*test.confidence_interval(), test.pvalue)), strict=True)
     return found
-
-
-def holm(values: pd.Series) -> pd.Series:
-    """Holm's adjusted p values, which hold for all comparisons together; nan is not counted."""
-    known = values.dropna().sort_values()
-    return (known * np.arange(len(known), 0, -1)).cummax().clip(upper=1).reindex(values.index)

@@ -29,12 +29,17 @@ def save(model: Autoencoder, config: dict[str, Any], folder: Path) -> None:
     state = {k: v.contiguous() for k, v in state.items()}
     with files.replace(folder / WEIGHTS) as temporary:
         temporary.write_bytes(packed(state))
+    files.write_json(folder / CONFIG, described(model, config) | {"channels_last": channels_last})
+
+
+def described(model: Autoencoder, config: dict[str, Any]) -> dict[str, Any]:
+    """What config.json says of a model."""
     own = {
         "format": FORMAT,
         "shape": list(model.shape),
         "model": model.settings.model_dump(mode="json"),
         "loss": model.loss_settings.model_dump(mode="json"),
-        "channels_last": channels_last,  # it decides the last digits
+        "channels_last": False,  # it decides the last digits
         "parameters": model.parameters_count,
         "versions": {
             "robustvae": VERSION,
@@ -42,7 +47,7 @@ def save(model: Autoencoder, config: dict[str, Any], folder: Path) -> None:
             "python": platform.python_version(),
         },
     }
-    files.write_json(folder / CONFIG, {**own, **{k: v for k, v in config.items() if k not in own}})
+    return {**own, **{k: v for k, v in config.items() if k not in own}}
 
 
 def load(folder: Path | str, device: str = "cpu") -> Autoencoder:

@@ -9,7 +9,7 @@ from robustvae.params.data import (
     DataSettings,
     PreprocessSettings,
 )
-from robustvae.params.loading import check, complete, load, overlay
+from robustvae.params.loading import check, complete, flatten, load, overlay
 from robustvae.params.model import (
     ArchitectureSettings,
     CapacitySettings,
@@ -61,6 +61,7 @@ __all__ = [
     "check",
     "complete",
     "flat",
+    "flatten",
     "load",
     "overlay",
     "read",

@@ -31,6 +31,14 @@ def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys."""
+    if not isinstance(node, Mapping):
+        return {prefix: node}
+    below = (flatten(value, f"{prefix}.{name}".strip(".")) for name, value in node.items())
+    return {key: value for part in below for key, value in part.items()}
+
+
 def complete(changes: Mapping[str, Any] | str | Path | None = None, **more: Any) -> Params:
     """The defaults with changes: dotted keys, nested mappings, or a YAML file that has some."""
     source = "settings"

@@ -1,11 +1,11 @@
 """What pydantic found wrong, as one line per mistake for people."""
 
-import difflib
 import re
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from robustvae.errors import did_you_mean
 from robustvae.params.yaml12 import parse, shown
 
 Place = tuple[str | int, ...]
@@ -41,7 +41,8 @@ def _place(loc: Place, root: type[BaseModel]) -> Place:
 def _line(place: Place, items: list[Any], root: type[BaseModel]) -> str:
     first, name = items[0], ".".join(map(str, place))
     if first["type"] == "extra_forbidden":
-        return f"{name}: no such setting{_nearest(str(place[-1]), list(_fields(place[:-1], root)))}"
+        hint = did_you_mean(str(place[-1]), _fields(place[:-1], root))
+        return f"{name}: no such setting{hint}"
     if first["type"] == "invalid_key":
         return f"{'.'.join(map(str, place[:-1])) or 'params'}: {place[-1]} is no key; use a word"
     if first["type"] == "missing":
@@ -55,7 +56,7 @@ def _line(place: Place, items: list[Any], root: type[BaseModel]) -> str:
         more = [_phrase(i) for i in items if i["type"] != "literal_error"]
         more += ["null"] if _nullable(place, root) else []
         allowed = ", ".join([*map(str, literals), *dict.fromkeys(more)])
-        return f"{name}: unknown {shown(value)}{_nearest(value, literals)}, one of {allowed}"
+        return f"{name}: unknown {shown(value)}{did_you_mean(value, literals)}, one of {allowed}"
     phrases = list(dict.fromkeys(_phrase(item) for item in items))
     if _nullable(place, root):
         phrases.append("null")
@@ -106,9 +107,3 @@ def _nullable(place: Place, root: type[BaseModel]) -> bool:
         return False
     found = _fields(place[:-1], root).get(key)
     return found is not None and type(None) in get_args(found.annotation)
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    names = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
-    return f" (did you mean {names[close[0]]!r}?)" if close else ""

@@ -95,7 +95,9 @@ def page(results: Results, title: str) -> str:
 
 
 def describe(config: Mapping[str, Any]) -> str:
-    """The kind of model, its divergence and weight."""
+    """The kind of model, its divergence and weight; what it is called, where it is not ours."""
+    if "model" not in config:
+        return str(config["what"])
     loss, latent, size = config["loss"], config["model"]["latent"], config["model"]["latent_dim"]
     if latent["name"] == "vq":
         return f"VQ-VAE, {latent['codes']} codes of {size} dimensions"
@@ -135,7 +137,7 @@ def lead(results: Results) -> str:
 
 def cards(results: Results) -> Iterator[tuple[str, Cell, str]]:
     """The few numbers that stand first: name, value, unit or remark."""
-    first, collapse = results.metrics["robustness"], results.evaluation["collapse"]
+    first, collapse = results.metrics["robustness"], results.evaluation.get("collapse", {})
     likelihood, losses = (results.evaluation.get(name, {}) for name in ("likelihood", "losses"))
     error, groups = _headline(results, "e_den"), f"mean of {', '.join(_groups(results)) or 'none'}"
     yield "Error to the clean image", error, f"squared, per pixel; {groups}"
@@ -157,11 +159,13 @@ def cards(results: Results) -> Iterator[tuple[str, Cell, str]]:
     if "active_units" in collapse:
         used = Cell(f"{collapse['active_units']} of {collapse['latent_dim']}")
         yield "Active units", used, "latents that vary with the image"
-    else:
+    elif collapse:
         used = number(collapse.get("perplexity"))
         yield "Perplexity", used, f"effective number of {collapse.get('codes')} codes"
-    what = "density, lower bound" if likelihood.get("density_only") else "lower bound"
-    yield "Log-likelihood", with_error(likelihood.get("log_likelihood")), f"nats per image; {what}"
+    if likelihood:
+        what = "density, lower bound" if likelihood.get("density_only") else "lower bound"
+        bound = with_error(likelihood.get("log_likelihood"))
+        yield "Log-likelihood", bound, f"nats per image; {what}"
     geometric = number(first.get("geometric_e_den"))
     yield "Geometric error", geometric, "per pixel; apart, never in the headline"
 
@@ -169,21 +173,8 @@ def cards(results: Results) -> Iterator[tuple[str, Cell, str]]:
 def tables(results: Results) -> Iterator[Table]:
     """Everything that was measured, the short tables first."""
     images = f"n = {results.config['data']['counts']['test']:,} test images"
-    names = [str(name) for name in results.losses.columns[1:]]
-    known = results.evaluation.get("losses", {})
-    seen = known.get("train", {}).get("images")
-    note = f" Train: {seen:,} of the training images." if seen else ""
-    yield Table("Losses", units(results.config) + note,
-        [("split", ""), *((name, "") for name in names)], [
-        (False, [_text(row["split"]), *(
-            number(row[name], se_of(known.get(row["split"], {}).get(name))) for name in names)])
-        for row in results.losses.to_dict("records")
-    ])  # fmt: skip
-    likelihood = results.evaluation.get("likelihood", {})
-    note = f"Likelihood: the first {likelihood.get('images', '?')} test images; latents: all."
-    yield Table("Likelihood and use of the latents", note, [("quantity", ""), ("value", "")], [
-        (False, [_text(name_of(name)), cell]) for name, cell in _measured(results)
-    ])  # fmt: skip
+    if len(results.losses):
+        yield from _of_our_model(results)
     table = results.robustness
     shown = [name for name in COLUMNS if name in table and table[name].notna().any()]
     heads = [COLUMNS[name] for name in shown]
@@ -209,6 +200,25 @@ def tables(results: Results) -> Iterator[Table]:
             _text(_set(row)), _text(row["group"]), _text(METHODS[row["method"]]),
             *(number(row[name], row.get(f"{name}_se")) for name in shown)])
         for row in table.to_dict("records")
+    ])  # fmt: skip
+
+
+def _of_our_model(results: Results) -> Iterator[Table]:
+    """Losses, likelihood, latents."""
+    names = [str(name) for name in results.losses.columns[1:]]
+    known = results.evaluation.get("losses", {})
+    seen = known.get("train", {}).get("images")
+    note = f" Train: {seen:,} of the training images." if seen else ""
+    yield Table("Losses", units(results.config) + note,
+        [("split", ""), *((name, "") for name in names)], [
+        (False, [_text(row["split"]), *(
+            number(row[name], se_of(known.get(row["split"], {}).get(name))) for name in names)])
+        for row in results.losses.to_dict("records")
+    ])  # fmt: skip
+    likelihood = results.evaluation.get("likelihood", {})
+    note = f"Likelihood: the first {likelihood.get('images', '?')} test images; latents: all."
+    yield Table("Likelihood and use of the latents", note, [("quantity", ""), ("value", "")], [
+        (False, [_text(name_of(name)), cell]) for name, cell in _measured(results)
     ])  # fmt: skip
 
 
@@ -305,9 +315,9 @@ def parameters(results: Results) -> dict[str, list[tuple[str, str]]]:
     sections = {
         "run": config.get("run", {}), "data": {k: data[k] for k in kept if k in data},
         "corruptions": {k: v for k, v in results.corrupted.items() if k != "sets"},
-        "model": config["model"], "loss": config["loss"], "train": config.get("train", {}),
+        **{name: config.get(name, {}) for name in ("model", "loss", "train")},
     }  # fmt: skip
-    return {name: list(_flat(section)) for name, section in sections.items()}
+    return {name: list(_flat(section)) for name, section in sections.items() if section}
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -3,6 +3,8 @@
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -22,6 +24,21 @@ def setup(*, seed: int, device: str, threads: int, deterministic: bool) -> torch
     _keep_freed_memory()
     torch.manual_seed(seeding.seed(seed, "initialisation"))
     return settle(device, "run.device")
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """Threads, determinism and generators are afterwards as they were, for callers in a library."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict, warn_only=only_warns)
+        torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
 
 
 def _keep_freed_memory() -> None:

@@ -140,6 +140,12 @@ def damaged(path: Path, error: Exception) -> UserError:
     )
 
 
+def user_cache() -> Path:
+    """The user's, which all copies of a project on a machine share."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "robustvae"
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     return digest(path, "sha256")

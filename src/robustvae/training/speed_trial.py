@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import os
 import platform
 import re
 import statistics
@@ -69,7 +68,7 @@ def _faster(
     facts = _facts(model, ways, run, where)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     try:
-        path = folder() / f"{key}-{digest[:16]}.json"
+        path = files.user_cache() / f"{key}-{digest[:16]}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):  # one measures, the others wait and agree
             rates = _kept(path, values)
@@ -83,12 +82,6 @@ def _faster(
     speeds = ", ".join(f"{value} {rates[value]:,.0f}" for value in values)
     say(f"{key}: {chosen} ({speeds} images/s in the trial kept in {path})")
     return ways[chosen]
-
-
-def folder() -> Path:
-    """The user's, so that all copies of a project on a machine decide alike."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "robustvae"
 
 
 def work(model: Autoencoder) -> int:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from robustvae.reporting.figures import charts, latent, pictures
 from robustvae.reporting.figures.gallery import GALLERY
@@ -11,7 +12,22 @@ from robustvae.reporting.figures.run import Run, key
 from robustvae.reporting.figures.style import save
 from robustvae.runtime import progress, seeding
 
-__all__ = ["GALLERY", "Run", "charts", "key", "latent", "pictures", "save", "write"]
+__all__ = ["GALLERY", "Run", "charts", "draw", "key", "latent", "pictures", "save", "write"]
+
+
+FOR_ANYONE = {  # figures that can be drawn of any model that gives images back
+    "robustness", "structure", "severity", "heatmap", "corrupted", "worst", "roc", "corruptions",
+    "reconstructions", "samples",
+}  # fmt: skip
+
+
+def draw(run: Run, name: str) -> Figure | None:
+    """One figure of the gallery, or None where it has no meaning for this run."""
+    entry = GALLERY[name]
+    if run.own is None and name not in FOR_ANYONE:
+        return None
+    torch.manual_seed(seeding.seed(run.seed, "plot", name))
+    return entry.draw(run, entry.title)
 
 
 def write(run: Run, folder: Path, vectors: Path) -> list[dict[str, Any]]:
@@ -24,8 +40,7 @@ def write(run: Run, folder: Path, vectors: Path) -> list[dict[str, Any]]:
     vector = run.settings.vector
     written = []
     for name, entry in progress.track(GALLERY.items(), "figures", len(GALLERY), "figure"):
-        torch.manual_seed(seeding.seed(run.model.config["run"]["seed"], "plot", name))
-        figure = entry.draw(run, entry.title)
+        figure = draw(run, name)
         if figure is None:
             continue
         save(figure, folder / f"{name}.png", run.settings.dpi)

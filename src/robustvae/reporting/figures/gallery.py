@@ -62,16 +62,17 @@ def _roc(run: Run, title: str) -> Figure | None:
     groups: dict[str, dict[str, Array]] = {}
     for item in run.shown:
         groups.setdefault(item["group"], {})[label(item)] = run.scores[f"{key(item)}/neg_elbo"]
-    binary = run.model.config["data"].get("binarize", "none") != "none"
-    proper = run.model.likelihood.proper(binary)
-    score = f"score: {'negative ELBO' if proper else 'cross-entropy + KL'}, nats"
-    note = run.note(score, f"{run.n}, clean and corrupted, per curve")
+    note = run.note(f"score: {run.score}", f"{run.n}, clean and corrupted, per curve")
     return charts.roc(run.scores["clean/neg_elbo"], groups, title, note)
 
 
 @torch.inference_mode()
 def _reconstructions(run: Run, title: str) -> Figure:
-    x, model = _x(run.clean[_spread(len(run.clean), run.settings.examples)]), run.model
+    x, model = _x(run.clean[_spread(len(run.clean), run.settings.examples)]), run.own
+    if model is None:
+        names = ["truth", "reconstruction"]
+        tiles = _tiles(x, run.reconstruct(x))
+        return pictures.rows(tiles, names, title, run.note(f"{len(x)} of {run.n}"))
     z = model.quantise(x) if model.family == "vq" else model.posterior(x).rsample()
     tiles = _tiles(x, model.reconstruct(x), model.likelihood.sample(model.decode(z), z))
     names = ["truth", "mean reconstruction", "sampled reconstruction"]
@@ -97,7 +98,7 @@ def _blocks(run: Run, index: Mapping[str, Array], title: str, which: str) -> Fig
     for item in run.shown:
         chosen = index[key(item)]
         seen = _x(run.corrupted[key(item)][chosen])
-        groups[label(item)] = _tiles(_x(run.clean[chosen]), seen, run.model.reconstruct(seen))
+        groups[label(item)] = _tiles(_x(run.clean[chosen]), seen, run.reconstruct(seen))
     note = run.note(f"{which} {_few(run)} of {run.n} in each block")
     names = ["clean", "corrupted", "reconstructed"]
     return pictures.blocks(groups, names, title, note) if groups else None
@@ -181,11 +182,15 @@ def _codes(run: Run, title: str) -> Figure | None:
 
 
 @torch.inference_mode()
-def _samples(run: Run, title: str) -> Figure:
-    side, vq = run.settings.examples, run.model.family == "vq"
-    images = _means(run.model.sample(side * side))
+def _samples(run: Run, title: str) -> Figure | None:
+    if run.generate is None:
+        return None
+    side = run.settings.examples
+    images = _means(run.generate(side * side))
     tiles = images.reshape(side, side, *images.shape[1:])
-    law = "uniform codes" if vq else f"each latent {run.law(0)}"
+    if run.own is None:
+        return pictures.rows(tiles, [], title, run.note(f"n = {side * side} images"))
+    law = "uniform codes" if run.own.family == "vq" else f"each latent {run.law(0)}"
     return pictures.rows(tiles, [], title, run.note(f"n = {side * side} mean images", law))
 
 
@@ -231,7 +236,9 @@ def _interpolations(run: Run, title: str) -> Figure:
     return pictures.rows(tiles, [], title, note, columns)
 
 
-def _losses(run: Run, title: str) -> Figure:
+def _losses(run: Run, title: str) -> Figure | None:
+    if run.history is None:
+        return None
     counts = run.model.config["data"]["counts"]
     images = f"{counts['train']:,} training and {counts['val']:,} validation images"
     loss, unit, terms = run.model.loss_settings, "nats per image", []

@@ -1,12 +1,13 @@
 """What there is to draw of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.params import PlotSettings
@@ -22,17 +23,27 @@ class Run:
     """What there is to draw, as the stages before plot wrote it."""
 
     name: str  # of the data set
-    model: Autoencoder
+    own: Autoencoder | None  # one of our models; None: anyone's, which gives images back
+    reconstruct: Callable[[Tensor], Tensor]
+    generate: Callable[[int], Tensor] | None  # mean images, where it can
+    score: str  # what the ROC curves are of
+    seed: int
     settings: PlotSettings
     clean: Images  # test images as the model sees them, [N, C, H, W]
     sets: list[dict[str, Any]]  # name, severity, group, default of each corrupted test set
     corrupted: Mapping[str, Images]  # by key
     labels: Array  # [N], -1: unlabelled
     classes: list[str]
-    history: pd.DataFrame
+    history: pd.DataFrame | None  # None: it was trained elsewhere
     table: pd.DataFrame  # robustness.csv
     latents: Mapping[str, Array]
     scores: Mapping[str, Array]
+
+    @property
+    def model(self) -> Autoencoder:
+        """Our model, for figures of which the table says that they need one."""
+        assert self.own is not None
+        return self.own
 
     @property
     def n(self) -> str:

@@ -1,7 +1,8 @@
 """How every figure looks, and how it is written: the same bytes for the same data."""
 
+import io
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -47,6 +48,7 @@ STYLE: Any = {  # matplotlib types its keys one by one
     "svg.hashsalt": "robustvae",  # otherwise ids in an SVG are drawn at random
     "svg.fonttype": "path",
 }
+DPI = 110  # in a notebook
 WIDTH = 8.0  # inches: a column of text
 HEAD = 0.62  # inches above the axes for title and note
 NO_DATE: dict[str, dict[str, None]] = {
@@ -57,9 +59,18 @@ NO_DATE: dict[str, dict[str, None]] = {
 styled = matplotlib.rc_context(STYLE)  # decorator of every function that makes a Figure
 
 
+class Shown(Figure):
+    """A figure that a notebook shows, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        with io.BytesIO() as buffer:
+            savefig(self, buffer, "png", DPI)
+            return buffer.getvalue()
+
+
 def sheet(body: float, title: str, note: str, width: float = WIDTH) -> Figure:
     """Figure with `body` inches below its title and a note: of what, in which unit, of how many."""
-    figure = Figure(figsize=(width, body + HEAD))
+    figure = Shown(figsize=(width, body + HEAD))
     FigureCanvasAgg(figure)
     top = body + HEAD
     figure.text(0.1 / width, 1 - 0.10 / top, title, va="top", size=11.5, weight="bold")
@@ -97,6 +108,12 @@ def grid(
 
 
 def save(figure: Figure, path: Path, dpi: float) -> None:
-    """Write a figure in the format that the name ends in, without a date or a random id."""
+    """Write a figure in the format that the name ends in."""
+    with path.open("wb") as file:
+        savefig(figure, file, path.suffix[1:], dpi)
+
+
+def savefig(figure: Figure, file: IO[bytes], form: str, dpi: float) -> None:
+    """Write a figure without a date or a random id."""
     with matplotlib.rc_context(STYLE):
-        figure.savefig(path, dpi=dpi, metadata=NO_DATE[path.suffix[1:]])
+        figure.savefig(file, format=form, dpi=dpi, metadata=NO_DATE[form])
