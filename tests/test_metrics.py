@@ -169,7 +169,7 @@ def whole_pair() -> Pair:
     x, y = images(5, 1, 12)
     q, r = (DiagNormal(torch.randn(5, 3), torch.randn(5, 3)) for _ in range(2))
     ones = lambda: torch.ones(5)  # noqa: E731
-    return Pair(x, y, y, x, q, r, torch.ones(3), neg_elbo=ones, correct=ones)
+    return Pair(x, y, y, x, q.mu, r.mu, q, r, torch.ones(3), neg_elbo=ones, correct=ones)
 
 
 @pytest.mark.parametrize("name", METRICS)

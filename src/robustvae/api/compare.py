@@ -84,7 +84,10 @@ def compare(models: Mapping[str, Any], images: Any, **how: Any) -> Comparison:
     >>> import numpy as np, robustvae as rv
     >>> x = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
     >>> both = {"nothing": lambda x: x, "grey": lambda x: x * 0 + 0.5}
-    >>> rv.compare(both, x, names=["fog"]).summary.index.tolist()
+    >>> comparison = rv.compare(both, x, names=["fog"])
+    measuring nothing
+    measuring grey
+    >>> comparison.summary.index.tolist()
     ['nothing', 'grey']
     """
     if not isinstance(models, Mapping) or len(models) < 2:

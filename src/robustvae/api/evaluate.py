@@ -17,7 +17,8 @@ from robustvae.api.gathering import Gathered, gather
 from robustvae.api.result import Result
 from robustvae.api.vae import VAE, Reference
 from robustvae.corruptions import CORRUPTIONS, FIFTEEN, resolve
-from robustvae.data import binarize
+from robustvae.data import binarize, prepared
+from robustvae.data.prepared import SPLITS
 from robustvae.errors import UserError
 from robustvae.params import EvaluateSettings, Params
 from robustvae.reporting.figures import Run
@@ -64,9 +65,9 @@ def evaluate(
     log-variances), `log_likelihood` or `score` (images -> [B] in nats; a larger score is less
     likely), `sample` (n -> images). What it lacks is left out, and named in `Result.reasons`.
 
-    `images` and `labels`: to measure on. `train`, `train_labels`: what it learnt from, for the mean
-    training image and the probe, where the model does not know. `settings`: the sections evaluate
-    and plots of params.yaml.
+    `images` and `labels`: to measure on; of our models also "test" of the prepared data. `train`,
+    `train_labels`: what it learnt from, for the mean training image and the probe, where the model
+    does not know. `settings`: the sections evaluate and plots of params.yaml.
 
     >>> import numpy as np, robustvae as rv
     >>> x = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
@@ -80,7 +81,12 @@ def evaluate(
     if isinstance(model, VAE):
         if given := [key for key, value in brought.items() if value is not None]:
             raise UserError(f"{given[0]}: our models have their own; leave it out")
-        return _own(model, gather(images, labels), known, wanted, chosen, seed, name or "images")
+        if isinstance(images, str) and images in SPLITS:
+            of, of_train = _of_project(model, images)
+            known, name = known or of_train, name or images
+        else:
+            of = gather(images, labels)
+        return _own(model, of, known, wanted, chosen, seed, name or "images")
     of, title = (
         gather(images, labels),
         name or str(getattr(model, "__name__", type(model).__name__)),
@@ -101,6 +107,15 @@ def _wanted(names: Sequence[str], severities: str | Sequence[int]) -> list[tuple
     if not listed or any(s != "default" and s not in range(1, 6) for s in listed):
         raise UserError(f"severities: must be a list of 1 .. 5, or default, got {severities!r}")
     return [(n, resolve(n, s)) for n in dict.fromkeys(names) for s in dict.fromkeys(listed)]
+
+
+def _of_project(vae: VAE, split: str) -> tuple[Gathered, Gathered]:
+    """A split of the prepared data, and the training images."""
+    data = prepared.load(vae.data)
+    names = (split, "train")
+    labels = (data.labels[n] if data.labels[n].ndim == 1 else None for n in names)
+    parts = [Gathered(np.array(data.grey(n)), of) for n, of in zip(names, labels, strict=True)]
+    return parts[0], parts[1]
 
 
 def _reference(known: Gathered | None, seed: int) -> Reference | None:

@@ -12,6 +12,7 @@ from robustvae.runtime import torchvision_shim
 
 torchvision_shim.prepare()
 
+from torchvision import tv_tensors  # noqa: E402 (only now)
 from torchvision.transforms import v2  # noqa: E402 (only now)
 
 
@@ -46,7 +47,7 @@ class Corrupt(v2.Transform):  # type: ignore[misc]
         assert isinstance(inpt, Tensor)
         plain: Tensor = inpt.as_subclass(Tensor)
         pixels = corrupt(plain, self.name, self.severity, params["seed"])
-        return v2.functional.wrap(pixels, like=inpt) if type(inpt) is not Tensor else pixels
+        return pixels if type(inpt) is Tensor else tv_tensors.wrap(pixels, like=inpt)
 
     def extra_repr(self) -> str:
         """For printing."""

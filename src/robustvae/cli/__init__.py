@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {  # verb -> module, one line for the overvi
     "score": ("use", "score how unlikely images are under the model"),
     "export": ("use", "export encoder and decoder as ONNX or TorchScript"),
     "info": ("use", "say what is in a model folder, write a model card"),
+    "evaluate": ("evaluate", "measure any model under corruptions, with the report"),
     "corrupt": ("corrupt", "corrupt your own images as MNIST-C does"),
     "compare": ("compare", "compare experiments over seeds, with intervals"),
     "recipe": ("recipe", "run a recipe: parameters laid over params.yaml, as an experiment"),

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from robustvae.errors import UserError
 from robustvae.models.autoencoder import Autoencoder, Terms
 from robustvae.params import LossSettings, ModelSettings, RunSettings, TrainSettings
-from robustvae.runtime import distributed, files
+from robustvae.runtime import distributed, files, progress
 from robustvae.runtime.device import reseed, setup
 from robustvae.runtime.progress import say
 from robustvae.training import resume
@@ -82,10 +80,8 @@ def fit(
 def _epoch(trainer: Trainer, epochs: int) -> tuple[Row, float]:
     """What is left of the epoch under way, with a bar: its row, and images a second."""
     start, left = time.monotonic(), trainer.left()
-    with tqdm(
-        desc=f"epoch {trainer.at.epoch + 1}/{epochs}", total=left, unit=" images",
-        leave=False, dynamic_ncols=True, mininterval=0.3, disable=not sys.stderr.isatty(),
-    ) as bar:  # fmt: skip
+    label = f"epoch {trainer.at.epoch + 1}/{epochs}"
+    with progress.bar(desc=label, total=left, unit=" images", mininterval=0.3) as bar:
         for count, loss in trainer.epoch():
             if bar.update(count):  # when it is drawn anew
                 bar.set_postfix_str(f"loss {loss.item():.4g}", refresh=False)
