@@ -24,6 +24,7 @@ from robustvae import corruptions, params
 from robustvae.api import evaluate as evaluating
 from robustvae.data import prepared
 from robustvae.models import folder as model_folder
+from robustvae.runtime import torchvision_shim
 from robustvae.training.run import train
 
 QUICK = {
@@ -485,6 +486,7 @@ def test_a_real_model_of_pythae_is_measured(x: np.ndarray) -> None:
 
 
 def test_a_real_autoencoder_of_diffusers_is_measured(x: np.ndarray) -> None:
+    torchvision_shim.prepare()  # which it imports
     diffusers = pytest.importorskip("diffusers")
     model = diffusers.AutoencoderKL(
         block_out_channels=(8,), norm_num_groups=4, down_block_types=("DownEncoderBlock2D",),
