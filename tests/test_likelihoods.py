@@ -3,18 +3,30 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import integrate, stats
 from torch import Tensor, nn
 
 from robustvae import params
 from robustvae.models import likelihoods
-from robustvae.models.likelihoods import LIKELIHOODS, LOGVAR_FLOOR, Bernoulli, Gaussian, StudentT
+from robustvae.models.likelihoods import (
+    LIKELIHOODS,
+    LOGVAR_FLOOR,
+    Bernoulli,
+    Gaussian,
+    ImageT,
+    Laplace,
+    PixelT,
+    StudentT,
+)
 
 SIGMA, DF, DIM = 0.3, 3.0, 4
 EXAMPLES = {
     "bernoulli": [Bernoulli()],
     "gaussian": [Gaussian(v, SIGMA) for v in ("fixed", "scalar", "per_pixel")],
-    "student_t": [StudentT(SIGMA, DF, DIM)],
+    "t3": [StudentT(SIGMA, DF, DIM)],
+    "student_t": [ImageT(v, SIGMA, DF) for v in ("fixed", "scalar")],
+    "student_t_pixel": [PixelT(v, SIGMA, DF) for v in ("fixed", "scalar")],
+    "laplace": [Laplace(v, SIGMA) for v in ("fixed", "scalar")],
 }
 LAW = [
     pytest.param(item, id=f"{name}-{getattr(item, 'variance', '')}".strip("-"))
@@ -87,6 +99,13 @@ def test_draws_follow_the_density(likelihood):
     elif isinstance(likelihood, Gaussian):
         logvar = likelihood.logvar(out[0]).detach().expand(2, 4, 5)
         entropy = stats.norm(0, (0.5 * logvar).exp().numpy()).entropy().sum()
+    elif not isinstance(likelihood, StudentT):
+        scale = (0.5 * likelihood.logvar(out)).exp().item()
+        one = {
+            ImageT: stats.multivariate_t(None, scale**2 * np.eye(40), DF),
+            PixelT: stats.t(DF, 0, scale), Laplace: stats.laplace(0, scale / math.sqrt(2)),
+        }[type(likelihood)]  # fmt: skip
+        entropy = one.entropy() * (1 if isinstance(likelihood, ImageT) else 40)
     else:
         scale = (DF + z[0].square().sum().item()) / (DF + DIM) * SIGMA**2
         entropy = stats.multivariate_t(None, scale * np.eye(40), DF + DIM).entropy()
@@ -133,8 +152,57 @@ def test_gaussian_agrees_with_scipy(likelihood):
     np.testing.assert_allclose(likelihood.distortion(x, out, z).detach(), -expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["student_t", "student_t_pixel", "laplace"])
+@pytest.mark.parametrize("pixels", [1, 2])
+def test_robust_decoders_integrate_to_one(name, pixels):
+    for likelihood in EXAMPLES[name]:
+        with torch.no_grad():
+            for p in likelihood.parameters():
+                p.fill_(-0.05)
+        out = torch.linspace(-1, 1, pixels).view(1, 1, 1, pixels).double()
+
+        def density(*x, likelihood=likelihood, out=out):
+            image = torch.tensor(x, dtype=torch.float64).view(1, 1, 1, pixels)
+            return likelihood.log_prob(image, out, torch.zeros(1, DIM)).exp().item()
+
+        ends = [(-np.inf, np.inf)] if pixels == 1 else [(-60.0, 60.0)] * 2
+        points = [{"points": [m], "limit": 200} if pixels > 1 else {"limit": 200}
+                  for m in out.sigmoid().flatten().tolist()]  # fmt: skip
+        found = integrate.nquad(density, ends, opts=points)[0]
+        assert found == pytest.approx(1, abs=1e-4 if pixels == 1 else 3e-3)
+
+
+def test_robust_decoders_agree_with_scipy():
+    for name in ("student_t", "student_t_pixel", "laplace"):
+        for likelihood in EXAMPLES[name]:
+            x, out, z = batch(likelihood)
+            scale = (0.5 * likelihood.logvar(out)).exp().item()
+            far = (x - out.sigmoid()).double()
+            if name == "student_t":
+                law = stats.multivariate_t(None, scale**2 * np.eye(40), DF)
+                expected = law.logpdf(far.flatten(1).numpy())
+            else:
+                one = stats.laplace(0, scale / math.sqrt(2)) if name == "laplace" else None
+                one = one or stats.t(DF, 0, scale)
+                expected = one.logpdf(far.numpy()).sum((1, 2, 3))
+            np.testing.assert_allclose(likelihood.log_prob(x, out, z).detach(), expected, rtol=1e-5)
+
+
+def test_the_power_integral_is_that_of_quadrature_and_of_all_images():
+    out, b = torch.tensor([0.3, -1.2]).view(1, 1, 1, 2), 0.4
+    images = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1.0]]).view(4, 1, 1, 2)
+    every = Bernoulli().log_prob(images, out.expand(4, -1, -1, -1), torch.zeros(4, DIM))
+    found = Bernoulli().power(out, b).item()
+    assert found == pytest.approx(((1 + b) * every).exp().sum().item(), rel=1e-6)
+    normal = stats.norm(0, SIGMA)
+    expected = integrate.quad(lambda x: normal.pdf(x) ** (1 + b), -5, 5)[0] ** 2
+    assert Gaussian("fixed", SIGMA).power(out, b).item() == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(NotImplementedError, match="Laplace"):
+        Laplace("fixed", SIGMA).power(out, b)
+
+
 def test_student_t_agrees_with_scipy():
-    likelihood = EXAMPLES["student_t"][0]
+    likelihood = EXAMPLES["t3"][0]
     x, out, z = batch(likelihood)
     found = likelihood.log_prob(x, out, z)
     for i in range(3):
@@ -144,7 +212,7 @@ def test_student_t_agrees_with_scipy():
 
 
 def test_student_t_distortion_is_half_the_squared_error_over_the_variance():
-    likelihood = EXAMPLES["student_t"][0]
+    likelihood = EXAMPLES["t3"][0]
     x, out, z = batch(likelihood)
     expected = ((x - out.sigmoid()) ** 2).sum((1, 2, 3)) / (2 * 0.09)
     torch.testing.assert_close(likelihood.distortion(x, out, z), expected)
@@ -189,13 +257,14 @@ def test_learned_variance_has_a_floor_of_one_grey_level(variance):
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_settings_select_the_likelihood(name):
     settings = params.load("params.yaml")
-    t3 = name == "student_t"
+    t3 = name == "t3"
     loss = settings.loss.model_copy(update={"df": 5.0, "divergence": "t3"} if t3 else {})
     chosen = settings.model.likelihood.model_copy(
-        update={"name": "gaussian" if t3 else name, "variance": "fixed", "sigma": 0.5}
+        update={"name": "gaussian" if t3 else name, "variance": "fixed", "sigma": 0.5, "df": 4.0}
     )
     built = likelihoods.build(chosen, loss, 16)
     assert type(built) is LIKELIHOODS[name]
     wanted = {"gaussian": {"sigma": 0.5, "variance": "fixed"}}
-    wanted["student_t"] = {"sigma": 0.5, "df": 5.0, "latent_dim": 16}
+    wanted["student_t"] = {"sigma": 0.5, "df": 4.0}
+    wanted["t3"] = {"sigma": 0.5, "df": 5.0, "latent_dim": 16}
     assert {key: getattr(built, key) for key in wanted.get(name, {})} == wanted.get(name, {})

@@ -220,6 +220,7 @@ ACTS: dict[str, tuple[dict[str, Any], Any]] = {
     "likelihood.name": ({}, "bernoulli"),
     "likelihood.variance": ({}, "fixed"),
     "likelihood.sigma": ({"model.likelihood.variance": "fixed"}, 0.3),
+    "likelihood.df": ({"model.likelihood": {"name": "student_t", "df": 3.0}}, 5.0),
     "latent.name": ({}, "vq"),
     "latent.codes": (VQ, 16),
     "latent.update": (VQ, "gradient"),

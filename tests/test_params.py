@@ -285,7 +285,7 @@ def test_registries_have_the_names_that_params_knows() -> None:
     words = get_args(params.LossSettings.model_fields["divergence"].annotation)
     assert set(divergences.DIVERGENCES) == set(words) - {"auto"}
     words = get_args(params.LikelihoodSettings.model_fields["name"].annotation)
-    assert set(likelihoods.LIKELIHOODS) == set(words)
+    assert set(likelihoods.LIKELIHOODS) == {*words, "t3"}
     assert set(get_args(params.MetricName)) <= set(metrics.METRICS)
 
 

@@ -54,6 +54,18 @@ KINDS: dict[str, dict[str, Any]] = {
         "model.latent": {"name": "vq", "update": "gradient"},
         "model.architecture": {"name": "resnet", "channels": [4, 4]},
     },
+    "trimmed": {"loss.robust": {"name": "trimmed", "strength": 0.25}},
+    "rejected, conv": {
+        "loss.robust": {"name": "rejected", "strength": 1.0}, "model.architecture": CONV,
+    },
+    "huber, student-t": {"loss.robust": {"name": "huber", "strength": 1.0}, "loss.df": 3.0},
+    "welsch, laplace": {
+        "loss.robust": {"name": "welsch", "strength": 1.0}, "model.likelihood.name": "laplace",
+    },
+    "beta-ELBO": {
+        "loss.robust": {"name": "beta", "strength": 0.01}, "model.likelihood.name": "bernoulli",
+    },
+    "student-t pixels": {"model.likelihood": {"name": "student_t_pixel", "df": 3.0}},
     "mixture": {"train.mixture": {"fraction": 0.5, "target": "clean"}},
 }  # fmt: skip
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -125,8 +137,9 @@ def state(t: Trainer) -> list[Tensor]:
 def rows(t: Trainer, count: int) -> list[tuple[Tensor, Tensor]]:
     """Indices and numbers of full batches."""
     index = [i for e in range(count) for i in t.order(e) if len(i) == 16][:count]
-    table = [[t.objective.weight * k / count, t.objective.capacity_at(k),
-              t.average.rate(k + 1) if t.average else 0.0] for k in range(count)]  # fmt: skip
+    rates = [t.average.rate(k + 1) if t.average else 0.0 for k in range(count)]
+    table = [[t.objective.weight * k / count, t.objective.capacity_at(k), rates[k], float(k > 1)]
+             for k in range(count)]  # fmt: skip
     numbers = torch.tensor(table, dtype=torch.float64, device=t.device).unbind()
     return list(zip(index, numbers, strict=True))
 
@@ -209,10 +222,10 @@ def stop(
 
 
 def _spoiling(plain: Callable[..., Any]) -> Callable[..., Any]:
-    def numbers(self: Trainer, position: int) -> tuple[float, float, float]:
-        weight, budget, rate = plain(self, position)
+    def numbers(self: Trainer, position: int) -> tuple[float, ...]:
+        weight, *others = plain(self, position)
         number = self.at.step + position - self.at.position
-        return (math.inf if number == 4 else weight), budget, rate
+        return math.inf if number == 4 else weight, *others
 
     return numbers
 

@@ -26,6 +26,8 @@ class Terms(NamedTuple):
     divergence: Tensor  # [B], nats (vq: squared distances)
     out: Tensor  # [B, k*C, H, W], the decoder's
     stats: dict[str, Tensor]  # scalars to log
+    integral: Tensor | None = None  # [B], of p^(1 + b) over images, where the beta-ELBO needs it
+    weights: Tensor | None = None  # [B], what a robust objective gives each image
 
 
 class Autoencoder(nn.Module):
@@ -78,7 +80,10 @@ class Autoencoder(nn.Module):
         z, penalty, stats = self.latent(self.encoder(x))
         out = self.decode(z)
         recon = self.likelihood.distortion(x if target is None else target, out, z)
-        return Terms(recon, penalty, out, stats)
+        robust = self.loss_settings.robust
+        if robust.name != "beta" or robust.strength is None or not self.training:
+            return Terms(recon, penalty, out, stats)
+        return Terms(recon, penalty, out, stats, self.likelihood.power(out, robust.strength))
 
     forward = terms  # for wrappers such as DistributedDataParallel
 

@@ -13,7 +13,8 @@ from safetensors.torch import save as packed
 
 from robustvae.errors import UserError
 from robustvae.models.autoencoder import Autoencoder
-from robustvae.params import LossSettings, ModelSettings
+from robustvae.params import LossSettings, ModelSettings, overlay, read
+from robustvae.params.loading import DEFAULTS
 from robustvae.runtime import files
 from robustvae.runtime.version import VERSION
 
@@ -80,8 +81,9 @@ def _build(config: Any, path: Path) -> Autoencoder:
             "install the version that wrote it, or train again"
         )
     try:
-        settings = ModelSettings.model_validate(config["model"])
-        loss = LossSettings.model_validate(config["loss"])
+        known = read(DEFAULTS)  # a folder of before knows not all of it
+        settings = ModelSettings.model_validate(overlay(known["model"], config["model"]))
+        loss = LossSettings.model_validate(overlay(known["loss"], config["loss"]))
         channels, height, width = map(int, config["shape"])
         with torch.random.fork_rng(devices=[]):  # the fresh weights are replaced: leave no trace
             return Autoencoder.build(settings, loss, (channels, height, width))

@@ -45,6 +45,10 @@ class Likelihood(nn.Module, ABC):
         """Mean image, [..., C, H, W], in [0, 1]."""
         return _single(out).sigmoid()
 
+    def power(self, out: Tensor, b: float) -> Tensor:
+        """Integral of the density to the power 1 + b over all images, [...], for the beta-ELBO."""
+        raise NotImplementedError(type(self).__name__)
+
     def proper(self, binary: bool) -> bool:
         """Is the value a likelihood of such data (binary or grey)?"""
         return True
@@ -62,12 +66,17 @@ class Bernoulli(Likelihood):
         return torch.bernoulli(self.mean(out))
 
     @override
+    def power(self, out: Tensor, b: float) -> Tensor:
+        white, black = (1 + b) * F.logsigmoid(_single(out)), (1 + b) * F.logsigmoid(-_single(out))
+        return torch.logaddexp(white, black).sum(PIXELS).exp()
+
+    @override
     def proper(self, binary: bool) -> bool:
         return binary
 
 
-class Gaussian(Likelihood):
-    """Independent normal pixels around sigmoid(out); variance fixed, one learned, or per pixel.
+class Scaled(Likelihood):
+    """Continuous pixels around sigmoid(out) with one scale, fixed or learned.
 
     A learned log-variance is floor + softplus(raw - floor), raw starting at 0. The one scalar's
     raw is PACE times its parameter: Adam moves a parameter by about lr a step, and the
@@ -77,16 +86,27 @@ class Gaussian(Likelihood):
     def __init__(self, variance: str, sigma: float) -> None:
         super().__init__()
         self.variance, self.sigma = variance, sigma
-        self.outputs = 2 if variance == "per_pixel" else 1
         if variance == "scalar":
             self.raw = nn.Parameter(torch.zeros(()))
 
     def logvar(self, out: Tensor) -> Tensor:
-        """Log-variance of the pixels: a scalar, or [..., C, H, W]."""
+        """Log of the squared scale."""
         if self.variance == "fixed":
             return out.new_full((), 2 * math.log(self.sigma))
-        raw = out.chunk(2, -3)[1] if self.variance == "per_pixel" else PACE * self.raw
-        return LOGVAR_FLOOR + F.softplus(raw - LOGVAR_FLOOR)
+        return _floored(PACE * self.raw)
+
+
+class Gaussian(Scaled):
+    """Independent normal pixels; variance fixed, one learned, or per pixel."""
+
+    def __init__(self, variance: str, sigma: float) -> None:
+        super().__init__(variance, sigma)
+        self.outputs = 2 if variance == "per_pixel" else 1
+
+    @override
+    def logvar(self, out: Tensor) -> Tensor:
+        """Log-variance of the pixels: a scalar, or [..., C, H, W]."""
+        return _floored(out.chunk(2, -3)[1]) if self.outputs == 2 else super().logvar(out)
 
     @override
     def score(self, x: Tensor, out: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
@@ -98,6 +118,12 @@ class Gaussian(Likelihood):
         return -0.5 * (terms + _pixels(x) * LOG_2PI)
 
     @override
+    def power(self, out: Tensor, b: float) -> Tensor:
+        n = _pixels(out) * b / 2
+        value = math.exp(-n * (LOG_2PI + 2 * math.log(self.sigma)) - n / b * math.log1p(b))
+        return out.new_full(out.shape[:-3], value, dtype=_single(out).dtype)
+
+    @override
     def mean(self, out: Tensor) -> Tensor:
         out = _single(out)
         return (out.chunk(2, -3)[0] if self.outputs == 2 else out).sigmoid()
@@ -106,6 +132,65 @@ class Gaussian(Likelihood):
     def sample(self, out: Tensor, z: Tensor) -> Tensor:
         mean = self.mean(out)
         return mean + (0.5 * self.logvar(_single(out))).exp() * torch.randn_like(mean)
+
+
+class ImageT(Scaled):
+    """A multivariate Student-t over all pixels of an image: one outlying image costs little."""
+
+    def __init__(self, variance: str, sigma: float, df: float) -> None:
+        super().__init__(variance, sigma)
+        self.df = df
+
+    @override
+    def score(self, x: Tensor, out: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
+        logvar, n = self.logvar(out), _pixels(x)
+        square = _square(x, self.mean(out)).sum(PIXELS, dtype=dtype) * (-logvar).exp()
+        tail = 0.5 * (self.df + n) * torch.log1p(square / self.df)
+        return log_student_constant(self.df, n) - 0.5 * n * logvar - tail
+
+    @override
+    def sample(self, out: Tensor, z: Tensor) -> Tensor:
+        mean, df = self.mean(out), self.df
+        heavy = (df / chi_square(df, mean.shape[:-3], mean)).sqrt()[..., None, None, None]
+        return mean + heavy * (0.5 * self.logvar(_single(out))).exp() * torch.randn_like(mean)
+
+
+class PixelT(Scaled):
+    """Independent Student-t pixels: an outlying pixel costs little."""
+
+    def __init__(self, variance: str, sigma: float, df: float) -> None:
+        super().__init__(variance, sigma)
+        self.df = df
+
+    @override
+    def score(self, x: Tensor, out: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
+        logvar, n = self.logvar(out), _pixels(x)
+        square = _square(x, self.mean(out)) * (-logvar).exp()
+        tail = 0.5 * (self.df + 1) * torch.log1p(square / self.df).sum(PIXELS, dtype=dtype)
+        return n * (log_student_constant(self.df, 1) - 0.5 * logvar) - tail
+
+    @override
+    def sample(self, out: Tensor, z: Tensor) -> Tensor:
+        mean, df = self.mean(out), self.df
+        heavy = (df / chi_square(df, mean.shape, mean)).sqrt()
+        return mean + heavy * (0.5 * self.logvar(_single(out))).exp() * torch.randn_like(mean)
+
+
+class Laplace(Scaled):
+    r"""Independent pixels of density :math:`e^{-|x - m| / s} / 2s`, the variance being 2 s^2."""
+
+    @override
+    def score(self, x: Tensor, out: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
+        scale = (0.5 * (self.logvar(out) - math.log(2))).exp()
+        far = (x - self.mean(out)).abs().sum(PIXELS, dtype=dtype)
+        return -far / scale - _pixels(x) * (2 * scale).log()
+
+    @override
+    def sample(self, out: Tensor, z: Tensor) -> Tensor:
+        mean = self.mean(out)
+        scale = (0.5 * (self.logvar(_single(out)) - math.log(2))).exp()
+        u = torch.rand_like(mean) - 0.5  # inverse of the distribution function
+        return mean - scale * u.sign() * torch.log1p(-2 * u.abs())
 
 
 class StudentT(Likelihood):
@@ -147,10 +232,15 @@ class StudentT(Likelihood):
 def build(settings: LikelihoodSettings, loss: LossSettings, latent_dim: int) -> Likelihood:
     """The likelihood that the settings select; t3 brings its own, of the same sigma."""
     fixed = {"variance": settings.variance, "sigma": settings.sigma}
-    values = {**fixed, "df": loss.df, "latent_dim": latent_dim}
-    kind = LIKELIHOODS["student_t" if loss.kind == "t3" else settings.name]
+    t3 = loss.kind == "t3"
+    values = {**fixed, "df": loss.df if t3 else settings.df, "latent_dim": latent_dim}
+    kind = LIKELIHOODS["t3" if t3 else settings.name]
     wanted = [p.name for p in inspect.signature(kind).parameters.values() if p.name in values]
     return kind(**{name: values[name] for name in wanted})
+
+
+def _floored(raw: Tensor) -> Tensor:
+    return LOGVAR_FLOOR + F.softplus(raw - LOGVAR_FLOOR)
 
 
 def _single(out: Tensor) -> Tensor:
@@ -170,5 +260,8 @@ def _pixels(x: Tensor) -> int:
 LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
     "bernoulli": Bernoulli,
     "gaussian": Gaussian,
-    "student_t": StudentT,
+    "student_t": ImageT,
+    "t3": StudentT,  # chosen by loss.divergence t3
+    "student_t_pixel": PixelT,
+    "laplace": Laplace,
 }

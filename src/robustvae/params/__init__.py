@@ -18,6 +18,7 @@ from robustvae.params.model import (
     LossSettings,
     ModelSettings,
     PriorSettings,
+    RobustSettings,
     flat,
 )
 from robustvae.params.results import EvaluateSettings, MetricName, PlotSettings, ReportSettings
@@ -53,6 +54,7 @@ __all__ = [
     "PreprocessSettings",
     "PriorSettings",
     "ReportSettings",
+    "RobustSettings",
     "RunSettings",
     "SchedulerSettings",
     "Settings",

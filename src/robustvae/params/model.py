@@ -31,9 +31,10 @@ class ArchitectureSettings(Settings):
 class LikelihoodSettings(Settings):
     """How an image is scored."""
 
-    name: Literal["bernoulli", "gaussian", "student_t"]
+    name: Literal["bernoulli", "gaussian", "student_t", "student_t_pixel", "laplace"]
     variance: Literal["fixed", "scalar", "per_pixel"]
     sigma: PositiveReal
+    df: PositiveReal | None
 
 
 class LatentSettings(Settings):
@@ -88,6 +89,41 @@ class PriorSettings(Settings):
         return not any(flat(self.mu) + flat(self.logvar))
 
 
+class RobustSettings(Settings):
+    """What an image's loss counts for in its batch."""
+
+    name: Literal["none", "trimmed", "rejected", "huber", "welsch", "beta"]
+    strength: PositiveReal | None
+    after: NonNegativeReal
+
+    @property
+    def weighs(self) -> bool:
+        """Does it weigh the images of a batch against each other?"""
+        return self.name not in ("none", "beta")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name == "none" and self.strength is not None:
+            raise ValueError(
+                f"strength: has no effect with name none, got {self.strength:g}; use null, or set "
+                "name to trimmed, rejected, huber, welsch or beta"
+            )
+        if self.name != "none" and self.strength is None:
+            raise ValueError(f"strength: {self.name} needs one, got null; {STRENGTHS[self.name]}")
+        if self.name == "trimmed" and self.strength is not None and self.strength >= 1:
+            raise ValueError(f"strength: trimmed leaves out a share < 1, got {self.strength:g}")
+        return self
+
+
+STRENGTHS = {
+    "trimmed": "the share of a batch to leave out, e.g. 0.1",
+    "rejected": "robust standard deviations above the median, e.g. 3",
+    "huber": "robust standard deviations above the median, e.g. 3",
+    "welsch": "robust standard deviations above the median, e.g. 3",
+    "beta": "the power b of the density, e.g. 0.002",
+}
+
+
 class LossSettings(Settings):
     """The divergence and its weight."""
 
@@ -95,6 +131,7 @@ class LossSettings(Settings):
     alpha: Finite | None
     beta: NonNegativeReal
     df: Finite
+    robust: RobustSettings
     capacity: CapacitySettings
     prior: PriorSettings
 
@@ -132,6 +169,11 @@ class LossSettings(Settings):
         if self.kind == "renyi" and self.order <= 0:
             raise ValueError(
                 f"alpha: must be > 0 for renyi (the divergence vanishes at 0), got {self.order:g}"
+            )
+        if self.capacity.weight is not None and self.robust.name != "none":
+            raise ValueError(
+                "robust.name: capacity annealing is defined for means over a batch; use none, or "
+                f"loss.capacity.weight null (got {self.robust.name})"
             )
         if self.capacity.weight is not None and (
             self.kind != "alpha" or self.order != 1 or self.beta != 1

@@ -6,6 +6,8 @@ from robustvae.params.geometry import geometry
 from robustvae.params.model import LossSettings, ModelSettings, flat
 from robustvae.params.whole import Params
 
+FEWEST = 16  # images of a batch that a robust objective compares
+
 
 def broken(settings: Params) -> list[str]:
     """One line per broken rule."""
@@ -60,11 +62,7 @@ def _model_rules(settings: Params) -> list[str]:
             "student_t, or gaussian with variance fixed) and the standard prior; "
             "for other decoders use gamma"
         )
-    if likelihood.name == "student_t" and kind != "t3":
-        found.append(
-            "model.likelihood.name: student_t belongs to loss.divergence t3, "
-            f"got {kind}; use gaussian"
-        )
+    found += _decoder_rules(settings)
     if vq and (settings.loss.divergence != "auto" or settings.loss.order != 1 or settings.loss.df):
         found.append(
             "model.latent.name: vq has a codebook in place of a divergence; "
@@ -80,6 +78,39 @@ def _model_rules(settings: Params) -> list[str]:
             geometry(settings.model.architecture, settings.side, vq=vq)
         except ValueError as error:
             found.append(f"model.architecture.{error}")
+    return found
+
+
+def _decoder_rules(settings: Params) -> list[str]:
+    """What a likelihood needs, and what goes with which robust objective."""
+    found, likelihood, robust = [], settings.model.likelihood, settings.loss.robust
+    name, t3 = likelihood.name, settings.loss.kind == "t3"
+    tails = name.startswith("student_t") and not t3
+    if tails and likelihood.df is None:
+        found.append(
+            f"model.likelihood.df: {name} needs its degrees of freedom, got null; give a number "
+            "> 0, e.g. 3 (or loss.divergence t3, which brings its own)"
+        )
+    if not tails and likelihood.df is not None:
+        found.append(
+            f"model.likelihood.df: belongs to student_t and student_t_pixel, got {likelihood.df:g} "
+            f"with {name}{' of t3' if t3 else ''}; use null"
+        )
+    if (tails or name == "laplace") and not t3 and likelihood.variance == "per_pixel":
+        found.append(
+            f"model.likelihood.variance: per_pixel is for gaussian, got {name}; use scalar or fixed"
+        )
+    fixed = name == "bernoulli" or (name == "gaussian" and likelihood.variance == "fixed")
+    if robust.name == "beta" and (not fixed or t3 or settings.model.latent.name == "vq"):
+        found.append(
+            "loss.robust.name: beta is defined for model.likelihood bernoulli, and gaussian with "
+            "variance fixed, without t3 and vq; use welsch, huber, rejected or trimmed"
+        )
+    if robust.weighs and settings.train.batch_size < FEWEST:
+        found.append(
+            f"train.batch_size: loss.robust.name {robust.name} compares the images of a batch, "
+            f"which must be at least {FEWEST}, got {settings.train.batch_size}"
+        )
     return found
 
 

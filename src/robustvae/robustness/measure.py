@@ -67,10 +67,11 @@ def losses(
     """Terms of the training loss on one split, one draw per image, and mse of reconstructions."""
     noise = None if q is None else draws.standard(q, "losses", name)
 
-    def terms(where: slice) -> Tensor:
+    def work(where: slice) -> Tensor:
         x = pixels(model, images, where)
         if q is None or noise is None:
-            recon, divergence, out, _ = model.terms(x)
+            terms = model.terms(x)
+            recon, divergence, out = terms.recon, terms.divergence, terms.out
         else:
             part = select(q, where)
             z = shifted(part, noise[where])
@@ -80,7 +81,7 @@ def losses(
         found = (recon, divergence, metrics.mse(model.likelihood.mean(out), x))
         return torch.stack([values.cpu().double() for values in found])
 
-    parts = each(terms, len(images), size, f"losses, {name}")
+    parts = each(work, len(images), size, f"losses, {name}")
     return _summed_up(model, *torch.cat(parts, 1))
 
 

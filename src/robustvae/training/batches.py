@@ -70,11 +70,14 @@ def _stored(images: np.ndarray, device: torch.device) -> Tensor:
     return host.to(device)
 
 
-def batches(order: Tensor, size: int) -> list[Tensor]:
-    """Consecutive batches; a single image left over joins the one before (batch norm needs two)."""
+def batches(order: Tensor, size: int, least: int = 2) -> list[Tensor]:
+    """Consecutive batches; fewer than `least` left over join the one before.
+
+    Batch norm needs two images, a robust objective some more.
+    """
     parts = list(torch.split(order, size))
-    if len(parts) > 1 and len(parts[-1]) == 1 < size:
-        parts[-2:] = [order[-size - 1 :]]
+    if len(parts) > 1 and len(parts[-1]) < min(least, size):
+        parts[-2:] = [torch.cat(parts[-2:])]
     return parts
 
 

@@ -20,6 +20,7 @@ from robustvae.training import resume
 from robustvae.training.batches import Source, mix
 from robustvae.training.loop import Trainer
 from robustvae.training.parallel import parallel
+from robustvae.training.robust import LEAST
 from robustvae.training.schedule import Row, stops_early
 from robustvae.training.step import LARGEST, losses
 
@@ -39,16 +40,23 @@ def fit(
     keep: resume.Checkpoint | None = None,
     history: Path | None = None,
     on_epoch: Callable[[Row], None] | None = None,
+    weighed: Callable[[np.ndarray], None] | None = None,
 ) -> list[Row]:
     """Train on uint8 images [N, C, H, W]; the model ends on the CPU, as it was at its best epoch.
 
     `mode`, `threshold`: how the images are binarised. `corrupted`: indices of training images ->
     corrupted, grey ones, for train.mixture. Returns the history, a row per epoch; after each, the
     file `history` is rewritten, `keep` takes a checkpoint and `on_epoch` the row.
+    At the end `weighed` is given what a robust objective gave each image, [epochs, N].
     """
     device = setup(**run.model_dump())
     distributed.refuse(device)
     _check_batches(model, settings.batch_size, len(train))
+    if model.loss_settings.robust.weighs and len(train) < LEAST:
+        raise UserError(
+            f"loss.robust.name: {model.loss_settings.robust.name} compares at least {LEAST} images "
+            f"of a batch, got {len(train)} training images; use none, or more images"
+        )
     inputs, mixture = train, settings.mixture
     if mixture.fraction and corrupted is not None:
         inputs, index = mix(train, corrupted, mixture, run.seed, mode, threshold)
@@ -70,6 +78,8 @@ def fit(
         say(summary(row, settings.epochs, speed))
         if on_epoch is not None:
             on_epoch(row)
+    if weighed is not None and at.weighed:
+        weighed(torch.stack(at.weighed).numpy())
     model.load_state_dict(at.best)
     model.cpu().eval()
     if history is not None:

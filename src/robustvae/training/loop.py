@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from robustvae.runtime.device import reseed
 from robustvae.training import resume
 from robustvae.training.batches import Source, batches
 from robustvae.training.parallel import Parallel
+from robustvae.training.robust import LEAST
 from robustvae.training.schedule import Row, best_epoch, learning_rate
 from robustvae.training.step import LARGEST, Recorded, Step, losses
 
@@ -39,6 +40,7 @@ class Progress:
     step: int = 0  # optimiser steps
     rows: list[Row] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch
+    weighed: list[Tensor] = field(default_factory=list)  # robust weights of the images, by epoch
 
 
 class Trainer:
@@ -92,7 +94,8 @@ class Trainer:
         """The batches of an epoch, as indices of images."""
         rng = seeding.generator(self.run.seed, "batches", epoch)
         order = torch.randperm(len(self.source), generator=rng).to(self.device)
-        return batches(order, self.settings.batch_size)
+        least = LEAST if self.model.loss_settings.robust.weighs else 2
+        return batches(order, self.settings.batch_size, least)
 
     def left(self) -> int:
         """Images of the epoch under way that are still to come."""
@@ -103,12 +106,13 @@ class Trainer:
         epochs = self.settings.beta_warmup
         return min(1.0, (self.at.epoch + position / self.steps) / epochs) if epochs else 1.0
 
-    def numbers(self, position: int) -> tuple[float, float, float]:
+    def numbers(self, position: int) -> tuple[float, float, float, float]:
         """What a batch of the epoch under way has besides its images, as Step takes it."""
         step = self.at.step + position - self.at.position
         rate = self.average.rate(step + 1) if self.average else 0.0
         weight = self.warmup(position) * self.objective.weight
-        return weight, self.objective.capacity_at(step), rate
+        acts = float(step >= self.model.loss_settings.robust.after * self.steps)
+        return weight, self.objective.capacity_at(step), rate, acts
 
     def epoch(self) -> Iterator[tuple[int, Tensor]]:
         """Train on what is left of the epoch under way, yielding each batch's size and loss."""
@@ -204,6 +208,8 @@ class Trainer:
             self.at.rows.append(row)
             if best_epoch(self.at.rows) == self.at.epoch:
                 self.at.best = {n: v.detach().clone() for n, v in self.model.state_dict().items()}
+        if len(self.work.weights):
+            self.at.weighed.append(self.work.weights.to("cpu", torch.float16))
         self.at.epoch, self.at.position = self.at.epoch + 1, 0
         self.work.reset()
         return row
@@ -270,10 +276,13 @@ class Trainer:
         """Write the checkpoint."""
         self.look()
         if self.keep is not None and distributed.rank() == 0:
-            parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+            parts: dict[str, Any] = {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            }
             average = self.average.values if self.average else []
-            sums = self.work.totals()
-            self.keep.save({**parts, "average": average, "sums": sums, **vars(self.at)})
+            parts |= {"average": average, "sums": self.work.totals(), "weights": self.work.weights}
+            self.keep.save({**parts, **vars(self.at)})
         self.saved = time.monotonic()
 
     @torch.no_grad()
@@ -288,6 +297,7 @@ class Trainer:
         if self.average is not None:
             torch._foreach_copy_(self.average.values, saved)
         self.work.restore(state.pop("sums"))
+        self.work.weights.copy_(state.pop("weights"))
         state["best"] = {key: value.to(self.device) for key, value in state["best"].items()}
         self.at = Progress(**state)
         self.looked = self.at.step
@@ -305,7 +315,7 @@ class Trainer:
         self.work.undo()
         self.work.seed(self.at.step)
         x, target = self.work.batch(index)
-        weight, budget, _ = numbers.tolist()
+        weight, budget, _, acts = numbers.tolist()
         path = self.keep.failures / f"{self.keep.digest[:16]}-step-{self.at.step}.pt"
         state = {
             "why": why,
@@ -315,7 +325,7 @@ class Trainer:
             "x": x,
             "target": target,
             "seed": seeding.seed(self.run.seed, "latent", self.at.step),
-            "how": {"precision": self.precision, "weight": weight, "budget": budget},
+            "how": {"precision": self.precision, "weight": weight, "budget": budget, "acts": acts},
             "weights": self.model.state_dict(),
             "model": self.model.settings.model_dump_json(),
             "loss": self.model.loss_settings.model_dump_json(),

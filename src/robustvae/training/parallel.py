@@ -46,10 +46,13 @@ class Parallel(DistributedDataParallel):
                 return super().forward(x, target)  # type: ignore[no-any-return, no-untyped-call]
             mine = x[share.rows], target[share.rows]
             terms: Terms = super().forward(*mine)  # type: ignore[no-untyped-call]
-            rows = share.whole(torch.stack([terms.recon, terms.divergence], 1))
+            columns = [terms.recon, terms.divergence]
+            columns += [] if terms.integral is None else [terms.integral]
+            rows = share.whole(torch.stack(columns, 1))
             part = len(terms.recon) / share.total  # what is logged are means over rows
             stats = {name: distributed.summed(part * v) for name, v in terms.stats.items()}
-        return Terms(rows[:, 0], rows[:, 1], terms.out, stats)
+        integral = None if terms.integral is None else rows[:, 2]
+        return Terms(rows[:, 0], rows[:, 1], terms.out, stats, integral)
 
 
 class Norm(BatchNorm2d):

@@ -26,6 +26,7 @@ class Trained:
     config: dict[str, Any]
     rows: list[Row]
     warnings: list[str]
+    weights: np.ndarray | None = None  # [epochs, N], of a robust objective for each image
 
 
 def train(
@@ -56,6 +57,7 @@ def train(
     how = distributed.first(partial(speed_trial.settle, vae, how, run, len(data.train), where))
     ways: dict[str, Any] = {"precision": how.precision, "compile": how.compile}
     lead, keep = distributed.rank() == 0, None
+    weighed: list[np.ndarray] = []
     if cache is not None:
         keep = resume.Checkpoint(cache, resume.identity(**config, **ways, device=where.type))
     with keep if keep is not None and lead else nullcontext():
@@ -63,11 +65,12 @@ def train(
             vae, data.train, data.val, how, run, corrupted=corrupted,
             mode=data.info["binarize"], threshold=data.info["threshold"], keep=keep,
             history=history if lead else None, on_epoch=on_epoch if lead else None,
+            weighed=weighed.append,
         )  # fmt: skip
         if not lead:
             return
         found = fitting.warnings(loss, rows)
         config |= ways | {"best_epoch": best_epoch(rows) + 1}
-        deliver(Trained(vae, config, rows, found))
+        deliver(Trained(vae, config, rows, found, weighed[0] if weighed else None))
     for text in found:
         say(f"warning: {text}")

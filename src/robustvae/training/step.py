@@ -16,12 +16,13 @@ from robustvae.models import divergences
 from robustvae.models.autoencoder import Autoencoder, Terms
 from robustvae.models.distributions import wide
 from robustvae.models.divergences import Objective
-from robustvae.params import RunSettings, TrainSettings
+from robustvae.params import LossSettings, RunSettings, TrainSettings
 from robustvae.runtime import seeding
 from robustvae.runtime.device import precision, reseed
 from robustvae.training.average import Average
 from robustvae.training.batches import Source, add_noise
 from robustvae.training.parallel import Parallel
+from robustvae.training.robust import bounded, weights
 from robustvae.training.schedule import clip_norm
 
 LARGEST = "alpha_saturation"  # of it the history has an epoch's largest value, else the mean
@@ -36,12 +37,45 @@ def losses(
     precision: str,
     weight: Tensor | float,
     budget: Tensor | float,
+    acts: Tensor | float | None = None,
 ) -> tuple[Terms, Tensor]:
-    """Terms [B] and the objective of a batch; `weight` and `budget` as Objective.weigh."""
+    """Terms [B] and the objective of a batch; `weight` and `budget` as Objective.weigh.
+
+    `acts`: 1 where a robust objective acts, 0 where it waits; None: this is no training.
+    """
     with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        terms = model(x, target)
-    objective = Objective(model.loss_settings.beta, model.loss_settings.capacity)
+        terms: Terms = model(x, target)
+    loss = model.loss_settings
+    if loss.robust.name != "none" and acts is not None:
+        return robustly(loss, terms, weight, acts)
+    objective = Objective(loss.beta, loss.capacity)
     return terms, objective.weigh(terms.recon, terms.divergence, weight, budget)
+
+
+def robustly(
+    loss: LossSettings, terms: Terms, weight: Tensor | float, acts: Tensor | float
+) -> tuple[Terms, Tensor]:
+    """The same by a robust objective, once it acts; the terms with what it weighs and to be logged.
+
+    effective_share: (sum v)^2 / sum v^2 / B of the weights v; beta_weight: mean of exp(-b l).
+    """
+    robust, cost = loss.robust, terms.recon
+    acts = torch.as_tensor(acts, dtype=cost.dtype, device=cost.device)
+    if robust.name == "beta":
+        assert robust.strength is not None
+        assert terms.integral is not None
+        new = bounded(robust.strength, cost, terms.integral.to(cost.dtype))
+        share = (-robust.strength * cost.detach()).exp().mean()
+        stats = {"beta_weight": share}
+        cost = torch.where(acts > 0, new, cost)
+    if loss.beta:  # else the divergence may be infinite
+        cost = cost + torch.as_tensor(weight).to(cost) * terms.divergence
+    if robust.name == "beta":
+        return terms._replace(stats=terms.stats | stats), cost.mean()
+    v = weights(robust, cost) * acts + (1 - acts)
+    stats = {"effective_share": v.sum().square() / v.square().sum() / len(v)}
+    total = (v * cost).sum() / v.sum()
+    return terms._replace(stats=terms.stats | stats, weights=v), total
 
 
 class Step:
@@ -74,6 +108,9 @@ class Step:
         self.buffers = [b for name, b in model.named_buffers() if name in kept]
         self.before = [b.clone() for b in self.buffers]
         self.noise = torch.Generator(self.device)
+        # What a robust objective gave each training image in the epoch under way
+        weighed = len(source) if model.loss_settings.robust.weighs else 0
+        self.weights = torch.ones(weighed, device=self.device)
         self.one = torch.ones((), dtype=wide(self.device), device=self.device)
         self.counts: dict[int, Tensor] = {}  # factors of what is added up, by size of the batch
         self.names: list[str] = []  # of the sums
@@ -102,18 +139,20 @@ class Step:
     ) -> tuple[Terms, Tensor, Tensor]:
         """A step on the images of `index`, after `seed`: terms [B], total and norm of the gradient.
 
-        `numbers`, float64: weight and budget as Objective.weigh, and rate as Average.update.
+        `numbers`, float64: weight and budget as Objective.weigh, rate as Average.update, and acts
+        as `losses`.
         `deferring`: what cannot be computed is only noticed; else it raises where it happens.
         """
-        weight, budget, rate = numbers.unbind()
+        weight, budget, rate, acts = numbers.unbind()
         if self.buffers:
             torch._foreach_copy_(self.before, self.buffers)
         x, target = self.batch(index)
         noticing: AbstractContextManager[list[Tensor]] = nullcontext([])
         with divergences.deferred() if deferring else noticing as checks:
             terms, total = losses(
-                self.compute, x, target, precision=self.precision, weight=weight, budget=budget
-            )
+                self.compute, x, target, precision=self.precision, weight=weight, budget=budget,
+                acts=acts,
+            )  # fmt: skip
         self.optimizer.zero_grad()
         torch.autograd.backward(total)
         norm = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
@@ -127,6 +166,9 @@ class Step:
             for now, old in zip(self.buffers, self.before, strict=True):
                 torch.where(self.bad > 0, old, now, out=now)
             self._add_up(terms, total.detach(), norm, len(index))
+            if terms.weights is not None:
+                kept = torch.where(self.bad > 0, self.weights[index], terms.weights)
+                self.weights.index_copy_(0, index, kept.to(self.weights.dtype))
         return terms, total.detach(), norm
 
     @torch.no_grad()
@@ -191,7 +233,7 @@ class Recorded:
 
     def __init__(self, step: Step, size: int) -> None:
         self.index = torch.zeros(size, dtype=torch.int64, device=step.device)
-        self.numbers = torch.zeros(3, dtype=torch.float64, device=step.device)
+        self.numbers = torch.zeros(4, dtype=torch.float64, device=step.device)
         step.bad.fill_(1)  # what follows leaves no trace
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
