@@ -15,6 +15,7 @@ threads.settle()
 
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
+CONTAMINATED = Path("data/contaminated")
 CORRUPTED = Path("data/corrupted")
 MODELS = Path("models")
 REPORTS = Path("reports")

@@ -9,14 +9,16 @@ import torch
 
 from robustvae import params
 from robustvae.data import prepared
+from robustvae.data.contaminated import Outliers
 from robustvae.data.prepared import SPLITS, Prepared
 from robustvae.models import folder as model_folder
-from robustvae.params import RunSettings
-from robustvae.robustness import batches, evaluation, measure
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.params import EvaluateSettings, RunSettings
+from robustvae.robustness import batches, evaluation, measure, outliers
 from robustvae.robustness.evaluation import Evaluation, Material, plain
 from robustvae.runtime import device, distributed, files
 from robustvae.runtime.progress import say
-from stages import CORRUPTED, MODELS, PREPARED, REPORTS, run
+from stages import CONTAMINATED, CORRUPTED, MODELS, PREPARED, REPORTS, run
 
 HEADLINE = ("e_den", "skill", "constant_wins", "auroc", "worst", "active_units", "perplexity")
 SAID = ("e_den", "skill", "skill_id", "constant_wins", "ssim_den", "clean_e_den", "worst")
@@ -39,6 +41,7 @@ def main() -> None:
     if found is None:
         return
     facts = {"data": data.info, "parameters": model.config["parameters"]}
+    facts["outliers"] = _outliers(model, data, settings, running.seed)
     _write(found, {**found.details, **facts}, data.labels["test"])
     _show(found)
 
@@ -74,6 +77,29 @@ def _write(found: Evaluation, details: dict[str, Any], labels: np.ndarray) -> No
     _csv(found.rows, "robustness")
     files.save_npz(REPORTS / "latents.npz", **found.latents, labels=labels)
     files.save_npz(REPORTS / "scores.npz", **found.scores)
+
+
+def _outliers(
+    model: Autoencoder, data: Prepared, settings: EvaluateSettings, seed: int
+) -> dict[str, Any] | None:
+    """What the model and simpler means make of the outliers that it was trained on, if it was."""
+    known, path = Outliers.load(CONTAMINATED), REPORTS / "train" / "weights.npy"
+    if known is None:
+        files.write_json(REPORTS / "outliers.json", {"share": 0.0})
+        files.save_npz(REPORTS / "outliers.npz")
+        return None
+    seen = partial(measure.binarized, info=data.info, seed=seed)
+    found = outliers.find(
+        model, seen(known.train, "train"), np.asarray(known.mask),
+        seen(np.array(data.test[known.clean]), "test"), seen(known.test, "outliers"),
+        files.open_npy(path) if path.exists() else None, settings.batch_size, settings.bootstrap,
+        seed,
+    )  # fmt: skip
+    files.write_json(REPORTS / "outliers.json", plain(found.headline))
+    files.save_npz(REPORTS / "outliers.npz", **found.arrays)
+    say(found.sentence)
+    rows = found.table.to_dict("records")
+    return {"sentence": found.sentence, "purity": found.purity, "table": rows}
 
 
 def _rows(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:

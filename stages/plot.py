@@ -9,12 +9,13 @@ import torch
 
 from robustvae import params
 from robustvae.data import prepared
+from robustvae.data.contaminated import Outliers
 from robustvae.models import folder as model_folder
 from robustvae.reporting import figures
 from robustvae.reporting.figures import Run
 from robustvae.robustness import measure
 from robustvae.runtime import files
-from stages import CORRUPTED, MODELS, PREPARED, REPORTS, run
+from stages import CONTAMINATED, CORRUPTED, MODELS, PREPARED, REPORTS, run
 
 
 def main() -> None:
@@ -30,6 +31,7 @@ def _gather(settings: params.PlotSettings) -> Run:
     sets = files.read_json(CORRUPTED / "info.json")["sets"]
     evaluation = files.read_json(REPORTS / "evaluation.json")
     images = {figures.key(item): files.open_npy(CORRUPTED / item["file"]) for item in sets}
+    known = Outliers.load(CONTAMINATED)
     seen = partial(measure.binarized, info=data.info, seed=model.config["run"]["seed"])
     return Run(
         name=data.info["name"],
@@ -47,6 +49,8 @@ def _gather(settings: params.PlotSettings) -> Run:
         table=files.read_csv(REPORTS / "robustness.csv"),
         latents=files.read_npz(REPORTS / "latents.npz"),
         scores=files.read_npz(REPORTS / "scores.npz"),
+        outliers=files.read_npz(REPORTS / "outliers.npz"),
+        trained=None if known is None else seen(known.train, "train"),
     )
 
 

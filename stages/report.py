@@ -2,7 +2,7 @@
 
 from robustvae import params
 from robustvae.reporting import page
-from robustvae.reporting.page import Results
+from robustvae.reporting.tables import Results
 from robustvae.runtime import files
 from stages import CORRUPTED, MODELS, REPORTS, run
 

@@ -6,17 +6,17 @@ import numpy as np
 
 from robustvae import corruptions, params
 from robustvae.corruptions import official
-from robustvae.data import prepared
+from robustvae.data import contaminated, prepared
 from robustvae.models import folder as model_folder
 from robustvae.params import MixtureSettings
 from robustvae.runtime import distributed, files, seeding
 from robustvae.training.run import Trained, train
-from stages import CACHE, MODELS, PREPARED, RAW, REPORTS, run
+from stages import CACHE, CONTAMINATED, MODELS, PREPARED, RAW, REPORTS, run
 
 
 def main() -> None:
     """Train, or go on training; write models/ and reports/train/."""
-    settings, data = params.load(), prepared.load(PREPARED)
+    settings, data = params.load(), contaminated.load(prepared.load(PREPARED), CONTAMINATED)
     others = partial(corrupted, data, settings.train.mixture, settings.run.seed)
     history = REPORTS / "train" / "history.csv"
     sections = settings.model, settings.loss, settings.train, settings.run

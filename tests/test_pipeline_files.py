@@ -16,7 +16,16 @@ def _script(stage: str) -> Path:
 
 
 def test_the_stages_are_those_of_the_design() -> None:
-    names = ["download", "preprocess", "corrupt", "train", "evaluate", "plot", "report"]
+    names = [
+        "download",
+        "preprocess",
+        "contaminate",
+        "corrupt",
+        "train",
+        "evaluate",
+        "plot",
+        "report",
+    ]
     assert list(STAGES) == names
     assert {p.stem for p in (ROOT / "stages").glob("*.py")} == {"__init__", *names}
 

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from robustvae.errors import UserError
-from robustvae.reporting import cells
+from robustvae.reporting import cells, tables
 from robustvae.reporting import page as report
-from robustvae.reporting.page import Results
+from robustvae.reporting.tables import Results
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -164,7 +164,7 @@ def test_sets_are_called_sets_where_a_corruption_has_several_severities(results:
 )  # fmt: skip
 def test_only_what_is_in_nats_is_said_to_be(latent: str, divergence: str, text: str) -> None:
     config = {"model": {"latent": {"name": latent}}, "loss": {"divergence": divergence}}
-    assert text in report.units(config)
+    assert text in tables.units(config)
 
 
 def test_missing_figures_are_left_out_and_the_svg_is_taken_where_there_is_one(

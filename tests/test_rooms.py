@@ -30,7 +30,7 @@ HOMES = {
     "distributed": {"experiments/sweep.py"},
     "onnx": {"api/export.py"},
     "onnxruntime": {"api/export.py"},
-    "sklearn": {"data/sources/digits.py", "robustness/metrics.py"},
+    "sklearn": {"data/sources/digits.py", "robustness/metrics.py", "robustness/outliers.py"},
 }
 NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
 

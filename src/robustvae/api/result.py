@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from robustvae.errors import UserError, did_you_mean
 from robustvae.reporting import page
 from robustvae.reporting.figures import GALLERY, Run, draw, write
+from robustvae.reporting.tables import Results
 from robustvae.robustness.evaluation import Evaluation, plain
 from robustvae.runtime import files
 
@@ -88,7 +89,7 @@ class Result:
             listed = write(self.run, pictures, charts)
             config, found = self.config, self.found
             details = plain({**found.details, "data": config["data"]})
-            shown = page.Results(
+            shown = Results(
                 self.metrics, details, found.losses, found.rows, config, {}, listed, pictures,
                 charts,
             )  # fmt: skip

@@ -3,6 +3,7 @@
 from robustvae.params.base import Settings
 from robustvae.params.data import (
     NATIVE,
+    ContaminationSettings,
     CorruptionName,
     CorruptionSettings,
     DatasetName,
@@ -37,6 +38,7 @@ __all__ = [
     "NATIVE",
     "ArchitectureSettings",
     "CapacitySettings",
+    "ContaminationSettings",
     "CorruptionName",
     "CorruptionSettings",
     "DataSettings",

@@ -17,6 +17,7 @@ Severity = Annotated[int, Field(ge=1, le=5)]
 Numbers = Annotated[tuple[Finite, ...], Strict(False), Field(min_length=1)]
 Widths = Annotated[tuple[Positive, ...], Strict(False), Field(min_length=1)]
 Epochs = Annotated[tuple[Positive, ...], Strict(False)]
+Classes = Annotated[tuple[Natural, ...], Strict(False), Field(min_length=1)]
 Severities = Annotated[tuple[Severity, ...], Strict(False), Field(min_length=1)]
 
 

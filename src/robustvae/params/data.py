@@ -4,7 +4,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from robustvae.params.base import Fraction, Natural, Positive, Settings, Severities
+from robustvae.params.base import (
+    Classes,
+    Fraction,
+    Natural,
+    Positive,
+    Settings,
+    Severities,
+    Severity,
+)
 
 DatasetName = Literal[
     "mnist-5k",
@@ -87,6 +95,34 @@ class PreprocessSettings(Settings):
     split_seed: Natural
     binarize: Literal["none", "threshold", "static", "dynamic"]
     threshold: Fraction
+
+
+class ContaminationSettings(Settings):
+    """Outliers among the images to train on."""
+
+    kind: Literal["none", "corruption", "classes", "noise", "invert", "pictures"]
+    fraction: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+    names: Corruptions
+    severity: Severity | Literal["default"]
+    inliers: Classes | None
+    root: str
+    seed: Natural
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "none" and self.fraction:
+            raise ValueError(
+                f"fraction: has no effect with kind none, got {self.fraction:g}; set kind to "
+                "corruption, classes, noise, invert or pictures"
+            )
+        if self.kind == "classes" and self.inliers is None:
+            raise ValueError("inliers: classes needs the inlying ones, e.g. [3], got null")
+        if self.kind != "classes" and self.inliers is not None:
+            raise ValueError(
+                f"inliers: belongs to kind classes, got {list(self.inliers)} with {self.kind}; "
+                "use null"
+            )
+        return self
 
 
 class CorruptionSettings(Settings):

@@ -39,6 +39,11 @@ def _data_rules(settings: Params) -> list[str]:
             "train.mixture.source: official needs corruptions.source: official, "
             f"got {settings.corruptions.source}"
         )
+    if mixed.fraction and settings.contamination.kind != "none":
+        found.append(
+            "train.mixture.fraction: contamination.kind replaces training images as well, got "
+            f"{settings.contamination.kind}; use one of both"
+        )
     if settings.data.limit is not None and mixed.fraction and mixed.source == "official":
         found.append(
             "train.mixture.source: official needs the whole data set; set data.limit to null"

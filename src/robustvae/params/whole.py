@@ -1,7 +1,13 @@
 """All of params.yaml."""
 
 from robustvae.params.base import Settings
-from robustvae.params.data import NATIVE, CorruptionSettings, DataSettings, PreprocessSettings
+from robustvae.params.data import (
+    NATIVE,
+    ContaminationSettings,
+    CorruptionSettings,
+    DataSettings,
+    PreprocessSettings,
+)
 from robustvae.params.model import LossSettings, ModelSettings
 from robustvae.params.results import EvaluateSettings, PlotSettings, ReportSettings
 from robustvae.params.train import RunSettings, TrainSettings
@@ -13,6 +19,7 @@ class Params(Settings):
     run: RunSettings
     data: DataSettings
     preprocess: PreprocessSettings
+    contamination: ContaminationSettings
     corruptions: CorruptionSettings
     model: ModelSettings
     loss: LossSettings

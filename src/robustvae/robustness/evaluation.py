@@ -161,6 +161,8 @@ def plain(obj: Any) -> Any:
     """For JSON: six significant digits, null where there is no number."""
     if isinstance(obj, Mapping):
         return {key: plain(value) for key, value in obj.items()}
+    if isinstance(obj, list):
+        return [plain(item) for item in obj]
     if isinstance(obj, float | np.floating):
         return float(f"{obj:.6g}") if math.isfinite(obj) else None
     return obj.item() if isinstance(obj, np.generic) else obj

@@ -1,6 +1,5 @@
 """From uint8 images to batches of inputs and targets: mixture, binarisation, input noise."""
 
-import math
 import warnings
 from collections.abc import Callable
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robustvae.data import binarize
+from robustvae.data.contaminated import share
 from robustvae.params import InputNoiseSettings, MixtureSettings
 from robustvae.runtime import seeding
 
@@ -103,7 +103,7 @@ def mix(
 
     `corrupted`: indices -> images, grey, which are binarised here as `images` were before.
     """
-    count = math.floor(settings.fraction * len(images) + 0.5)
+    count = share(len(images), settings.fraction)
     index = np.sort(seeding.numpy_rng(seed, "mixture").permutation(len(images))[:count])
     changed = corrupted(index)
     if mode in ("threshold", "static"):

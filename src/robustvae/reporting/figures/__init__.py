@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from robustvae.reporting.figures import charts, latent, pictures
-from robustvae.reporting.figures.gallery import GALLERY
+from robustvae.reporting.figures.catalogue import GALLERY
 from robustvae.reporting.figures.run import Run, key
 from robustvae.reporting.figures.style import save
 from robustvae.runtime import progress, seeding

@@ -1,15 +1,13 @@
 """The figures of a run, one function each: a Figure, or None where the run has nothing for it."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from robustvae.reporting.figures import charts, latent, pictures
+from robustvae.reporting.figures import charts, contamination, latent, pictures
 from robustvae.reporting.figures.pictures import Images
 from robustvae.reporting.figures.run import Array, Run, key, label
 from robustvae.robustness.quantiles import Law, aggregate_sample, qq
@@ -19,17 +17,7 @@ SCATTERED = 1500  # points of a scatter panel, at most
 INTERVAL = "whiskers: 95 % interval over images"
 
 
-class Entry(NamedTuple):
-    """A figure of the report; the caption says how to read it, charts are written as vectors."""
-
-    section: str
-    kind: Literal["chart", "picture"]
-    title: str
-    draw: Callable[[Run, str], Figure | None]
-    caption: str
-
-
-def _bars(quantities: list[str], run: Run, title: str) -> Figure | None:
+def bars(quantities: list[str], run: Run, title: str) -> Figure | None:
     model = run.rows("model")
     known = [name for name in quantities if name in model and model[name].notna().any()]
     if not known:
@@ -40,7 +28,7 @@ def _bars(quantities: list[str], run: Run, title: str) -> Figure | None:
     return charts.bars(model, [label(item) for item in run.shown], known, baselines, title, note)
 
 
-def _severities(run: Run, title: str) -> Figure | None:
+def severities(run: Run, title: str) -> Figure | None:
     if not run.several:
         return None
     table = run.table[run.table["method"] == "model"].set_index("corruption")
@@ -49,14 +37,14 @@ def _severities(run: Run, title: str) -> Figure | None:
     return charts.severity_curves(rows, "e_den", clean, title, note)
 
 
-def _heat_map(run: Run, title: str) -> Figure | None:
+def heat_map(run: Run, title: str) -> Figure | None:
     if not run.several:
         return None
     rows = run.table[(run.table["method"] == "model") & (run.table["corruption"] != "clean")]
     return charts.heat_map(rows, "skill", title, run.note(f"{run.n} per cell", "no unit"))
 
 
-def _roc(run: Run, title: str) -> Figure | None:
+def roc(run: Run, title: str) -> Figure | None:
     if "clean/neg_elbo" not in run.scores or not run.sets:
         return None
     groups: dict[str, dict[str, Array]] = {}
@@ -67,7 +55,7 @@ def _roc(run: Run, title: str) -> Figure | None:
 
 
 @torch.inference_mode()
-def _reconstructions(run: Run, title: str) -> Figure:
+def reconstructions(run: Run, title: str) -> Figure:
     x, model = _x(run.clean[_spread(len(run.clean), run.settings.examples)]), run.own
     if model is None:
         names = ["truth", "reconstruction"]
@@ -79,12 +67,12 @@ def _reconstructions(run: Run, title: str) -> Figure:
     return pictures.rows(tiles, names, title, run.note(f"{len(x)} of {run.n}"))
 
 
-def _corrupted(run: Run, title: str) -> Figure | None:
+def corrupted(run: Run, title: str) -> Figure | None:
     index = _spread(len(run.clean), _few(run))
     return _blocks(run, {key(item): index for item in run.shown}, title, "the same")
 
 
-def _worst(run: Run, title: str) -> Figure | None:
+def worst(run: Run, title: str) -> Figure | None:
     if "clean/e_den" not in run.scores:
         return None
     errors = {key(item): run.scores[f"{key(item)}/e_den"] for item in run.shown}
@@ -104,7 +92,7 @@ def _blocks(run: Run, index: Mapping[str, Array], title: str, which: str) -> Fig
     return pictures.blocks(groups, names, title, note) if groups else None
 
 
-def _contact_sheet(run: Run, title: str) -> Figure:
+def contact_sheet(run: Run, title: str) -> Figure:
     """Corruption by image; where there are several severities, corruption by severity."""
     if not run.several:
         index = _spread(len(run.clean), run.settings.examples)
@@ -122,7 +110,7 @@ def _contact_sheet(run: Run, title: str) -> Figure:
     return pictures.rows(tiles, rows, title, note, columns, across="severity")
 
 
-def _qq_grid(run: Run, title: str) -> Figure | None:
+def qq_grid(run: Run, title: str) -> Figure | None:
     if run.model.family == "vq":
         return None
     z, law = _standardised(run)
@@ -134,7 +122,7 @@ def _qq_grid(run: Run, title: str) -> Figure | None:
     return latent.qq_grid({dim: panels[dim] for dim in worst}, active, law, title, note)
 
 
-def _qq_pooled(run: Run, title: str) -> Figure | None:
+def qq_pooled(run: Run, title: str) -> Figure | None:
     if run.model.family == "vq":
         return None
     z, law = _standardised(run)
@@ -152,7 +140,7 @@ def _standardised(run: Run) -> tuple[Array, Law]:
     return z, Law(df=laws[0].df)
 
 
-def _kl(run: Run, title: str) -> Figure | None:
+def kl(run: Run, title: str) -> Figure | None:
     if run.model.family == "vq":
         return None
     kl, active = run.latents["kl_per_dim"].astype(float), run.latents["active"]
@@ -160,7 +148,7 @@ def _kl(run: Run, title: str) -> Figure | None:
     return latent.kl_per_dimension(kl, active, title, note)
 
 
-def _scatter(run: Run, title: str) -> Figure | None:
+def scatter(run: Run, title: str) -> Figure | None:
     if run.model.family == "vq" or run.latents["mu"].shape[1] < 2:
         return None
     sets = {"clean": "mu"} | {label(item): f"mu/{key(item)}" for item in run.shown[:15]}
@@ -173,7 +161,7 @@ def _scatter(run: Run, title: str) -> Figure | None:
     return latent.scatter(points, run.labels[index], run.classes, pair, title, note)
 
 
-def _codes(run: Run, title: str) -> Figure | None:
+def codes(run: Run, title: str) -> Figure | None:
     if run.model.family != "vq":
         return None
     counts = run.latents["code_counts"]
@@ -182,7 +170,7 @@ def _codes(run: Run, title: str) -> Figure | None:
 
 
 @torch.inference_mode()
-def _samples(run: Run, title: str) -> Figure | None:
+def samples(run: Run, title: str) -> Figure | None:
     if run.generate is None:
         return None
     side = run.settings.examples
@@ -195,7 +183,7 @@ def _samples(run: Run, title: str) -> Figure | None:
 
 
 @torch.inference_mode()
-def _plane(run: Run, title: str) -> Figure | None:
+def plane(run: Run, title: str) -> Figure | None:
     if run.model.family == "vq" or run.model.settings.latent_dim != 2:
         return None
     u = np.linspace(*TRAVERSED, max(run.settings.steps, 15))
@@ -207,7 +195,7 @@ def _plane(run: Run, title: str) -> Figure | None:
 
 
 @torch.inference_mode()
-def _traversals(run: Run, title: str) -> Figure | None:
+def traversals(run: Run, title: str) -> Figure | None:
     if run.model.family == "vq" or run.model.settings.latent_dim == 2:
         return None
     dims = _most_active(run)[: run.settings.examples]
@@ -222,7 +210,7 @@ def _traversals(run: Run, title: str) -> Figure | None:
 
 
 @torch.inference_mode()
-def _interpolations(run: Run, title: str) -> Figure:
+def interpolations(run: Run, title: str) -> Figure:
     rows = max(1, run.settings.examples * 3 // 5)
     x, model = _x(run.clean[_spread(len(run.clean), 2 * rows)]), run.model
     rows = len(x) // 2
@@ -236,7 +224,7 @@ def _interpolations(run: Run, title: str) -> Figure:
     return pictures.rows(tiles, [], title, note, columns)
 
 
-def _losses(run: Run, title: str) -> Figure | None:
+def losses(run: Run, title: str) -> Figure | None:
     if run.history is None:
         return None
     counts = run.model.config["data"]["counts"]
@@ -250,6 +238,38 @@ def _losses(run: Run, title: str) -> Figure | None:
         terms = ["total: of training what is minimised, of validation the negative ELBO"]
     note = run.note(*terms, f"{unit}, mean over n = {images}")
     return charts.losses(run.history, run.model.config.get("best_epoch"), unit, title, note)
+
+
+def outlier_curves(run: Run, title: str) -> Figure | None:
+    if not run.outliers:
+        return None
+    return contamination.curves(run.outliers, title, _of_training(run))
+
+
+def outlier_scores(run: Run, title: str) -> Figure | None:
+    if not run.outliers:
+        return None
+    return contamination.histogram(run.outliers, title, _of_training(run))
+
+
+def outlier_weights(run: Run, title: str) -> Figure | None:
+    if "weights" not in run.outliers:
+        return None
+    return contamination.weights(run.outliers["weights"], title, _of_training(run))
+
+
+def thrown_out(run: Run, title: str) -> Figure | None:
+    if not run.outliers or run.trained is None:
+        return None
+    index = run.outliers["first"].astype(int)
+    mask = run.outliers["mask"].astype(bool)[index]
+    note = run.note(f"least likely first; red frame: outlier, {mask.sum()} of {len(index)}")
+    return contamination.first(np.array(run.trained[index]), mask, title, note)
+
+
+def _of_training(run: Run) -> str:
+    mask = run.outliers["mask"]
+    return run.note(f"{int(mask.sum()):,} outliers of {len(mask):,} training images")
 
 
 def _few(run: Run) -> int:
@@ -285,68 +305,3 @@ def _means(x: Tensor) -> Images:
 
 def _tiles(*rows: Tensor) -> Images:
     return np.stack([_means(row) for row in rows])
-
-
-GALLERY: dict[str, Entry] = {
-    "robustness": Entry("Robustness", "chart", "What comes back of the clean image",
-        partial(_bars, ["e_den", "skill"]),
-        "Left: squared error per pixel between the reconstruction of the corrupted image and the "
-        "clean one; shorter is better. A bar that ends left of the upright mark beats doing "
-        "nothing, left of the cross it beats a constant. Right: skill, 1 for a perfect repair, 0 "
-        "for the better of both; orange is worse, and values below -1 are written on the bar."),
-    "structure": Entry("Robustness", "chart", "Structure, detection, usefulness",
-        partial(_bars, ["ssim_den", "auroc", "probe"]),
-        "SSIM of the reconstruction to the clean image (1: identical). AUROC of the negative ELBO "
-        "as a detector of the corruption (dotted: chance). Accuracy of a linear probe that learnt "
-        "the classes from clean posterior means. Marks are the baselines."),
-    "severity": Entry("Robustness", "chart", "Error as the corruption grows", _severities,
-        "Severity 0 is the clean image; a flat line is a robust model. Spatter is not monotone in "
-        "MNIST-C itself: its severity 3 is stronger than 4."),
-    "heatmap": Entry("Robustness", "chart", "Skill by corruption and severity", _heat_map,
-        "Purple: better than doing nothing. Orange: worse. Colours end at -1 and 1."),
-    "corrupted": Entry("Robustness", "picture", "What the model sees and what comes back",
-        _corrupted,
-        "Rows: the clean image, the corrupted one that the model is given, its deterministic "
-        "reconstruction. A robust model's third row looks like the first."),
-    "worst": Entry("Robustness", "picture", "Where it fails most", _worst,
-        "The test images with the largest error of each corruption, the worst at the left."),
-    "roc": Entry("Robustness", "chart", "Does the ELBO notice?", _roc,
-        "Each curve sorts clean and corrupted images by their score. Along the upper left "
-        "edge: told apart. Along the diagonal: chance. Below: corrupted images look likelier."),
-    "corruptions": Entry("Robustness", "picture", "The corruptions", _contact_sheet,
-        "Test images as the model is given them; the number is the severity."),
-    "reconstructions": Entry("Reconstruction", "picture", "Clean images and their reconstructions",
-        _reconstructions,
-        "Top: test images. Middle: decoder mean at the posterior mean. Bottom: one draw from the "
-        "model, every pixel from the likelihood; its grain is the noise that the model expects."),
-    "interpolations": Entry("Reconstruction", "picture", "Between two images", _interpolations,
-        "Outer columns: two test images. Between them, what the decoder makes of the straight "
-        "line from one code to the other. Plausible steps: the space between codes is used."),
-    "qq": Entry("Latent space", "chart", "Does the aggregate posterior follow the prior?", _qq_grid,
-        "One panel per latent, largest Kolmogorov-Smirnov distance D first. Points on the line: "
-        "codes of test images are distributed as new latents are drawn. Blue: where all points "
-        "stay together in 95 of 100 samples of that law (order statistics at equal local levels); "
-        "D is orange where one leaves it. An inactive latent agrees trivially. For heavy tails "
-        "both axes shrink outwards."),
-    "qq-pooled": Entry("Latent space", "chart", "All latent dimensions together", _qq_pooled,
-        "The same for all dimensions at once. Values of one image depend on each other, so the "
-        "band is somewhat too narrow; read the shape and the tails."),
-    "kl": Entry("Latent space", "chart", "Where the information sits", _kl,
-        "KL divergence of each latent's posterior from its prior. Inactive latents, whose mean "
-        "hardly varies over images, carry nothing; all of them inactive is a collapsed model."),
-    "latents": Entry("Latent space", "chart", "Where images land in latent space", _scatter,
-        "Posterior means in the two latents that vary most, coloured by class, the same images in "
-        "every panel. What moves or shrinks the cloud changes what is reconstructed."),
-    "codes": Entry("Latent space", "chart", "Use of the codebook", _codes,
-        "Share of positions that choose each code; the nearer to the dashed line the better."),
-    "samples": Entry("Generation", "picture", "Samples from the prior", _samples,
-        "Images of latents drawn from the prior. Shapes that resemble no training image come from "
-        "places that no training image reached."),
-    "plane": Entry("Generation", "picture", "The latent plane", _plane,
-        "The decoder's mean at each point between the 2 % and 98 % quantiles of the prior."),
-    "traversals": Entry("Generation", "picture", "One latent at a time", _traversals,
-        "Each row moves one latent through the prior's quantiles and leaves the others at the code "
-        "of one test image, most active first. What changes is what the latent means."),
-    "losses": Entry("Training", "chart", "Loss while training", _losses,
-        "Validation rising while training falls is overfitting. Dotted: the epoch that was kept."),
-}  # fmt: skip

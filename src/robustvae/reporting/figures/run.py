@@ -1,7 +1,7 @@
 """What there is to draw of a run."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -38,6 +38,8 @@ class Run:
     table: pd.DataFrame  # robustness.csv
     latents: Mapping[str, Array]
     scores: Mapping[str, Array]
+    outliers: Mapping[str, Array] = field(default_factory=dict)  # empty: none were trained on
+    trained: Images | None = None  # images to train on, outliers among them
 
     @property
     def model(self) -> Autoencoder:

@@ -1,0 +1,21 @@
+"""Replace a share of the training images by outliers -> data/contaminated."""
+
+import shutil
+
+from robustvae import params
+from robustvae.data import prepared
+from robustvae.data.contaminate import contaminate
+from robustvae.runtime import files
+from stages import CONTAMINATED, PREPARED, run
+
+
+def main() -> None:
+    """Images, labels, masks and test outliers; info.json, which says that all is there, last."""
+    settings = params.load().contamination
+    shutil.rmtree(CONTAMINATED, ignore_errors=True)
+    info = contaminate(prepared.load(PREPARED), settings, CONTAMINATED)
+    files.write_json(CONTAMINATED / "info.json", info)
+
+
+if __name__ == "__main__":
+    run(main)
