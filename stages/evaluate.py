@@ -59,7 +59,7 @@ def main() -> None:
     if distributed.rank() > 0:
         return
     gaps = measure.gaps(model, known, binary, settings)
-    rows, reasons = table.tabulate(values, listed, settings, running.seed, gaps)
+    rows, reasons = table.tabulate(values, listed, gaps)
     reasons |= table.missing(rows, gaps)
 
     reports = {**losses, "likelihood": likelihood}

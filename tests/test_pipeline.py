@@ -24,7 +24,6 @@ SMALL = {
     "train.epochs": 2,
     "evaluate.iwae_samples": 4,
     "evaluate.iwae_images": 20,
-    "evaluate.bootstrap": 20,
     "plots.examples": 4,
     "plots.dpi": 60,
 }

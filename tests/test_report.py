@@ -213,6 +213,16 @@ def test_numbers_are_rounded_to_their_interval(
     assert (cell.text, cell.interval) == (text, interval)
 
 
+def test_a_rate_shows_both_ends_of_its_interval(results: Results) -> None:
+    row = {"auroc": 0.998, "auroc_se": 0.001, "auroc_low": 0.9941, "auroc_high": 0.99932}
+    cell = cells.measured(row, "auroc")
+    assert (cell.text, cell.interval, cell.ends) == ("0.9980", "", "0.9941 … 0.9993")
+    assert cells.measured(row | {"auroc": float("nan")}, "auroc").text == "–"
+    both = {f"auroc{end}": row[f"auroc{end}"] for end in ("", "_low", "_high")}
+    shown = dataclasses.replace(results, robustness=results.robustness.assign(**both))
+    assert '<span class="pm">0.9941 … 0.9993</span>' in report.page(shown, "t")
+
+
 @pytest.mark.parametrize(
     ("loss", "latent", "text"),
     [

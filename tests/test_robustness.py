@@ -392,7 +392,7 @@ def test_values_that_are_not_finite_leave_a_gap_with_a_reason() -> None:
     }
     columns["fog-1", "model"] = broken
     sets = [{"name": "clean", "corruption": "clean"}, {"name": "fog-1", "corruption": "fog"}]
-    rows, reasons = table.tabulate(columns, sets, SETTINGS, 0, {})
+    rows, reasons = table.tabulate(columns, sets, {})
     fog = rows[(rows["corruption"] == "fog") & (rows["method"] == "model")].iloc[0]
     assert math.isnan(fog["e_den"])
     assert math.isnan(fog["skill"])
@@ -417,7 +417,7 @@ def project(folder: Path, kind: str, changes: dict[str, Any] | None = None) -> N
             {"name": name, "severity": 2, "group": group, "default": True, "file": f"{name}-2.npy"}
         )
     files.write_json(folder / "data/corrupted/info.json", {"sets": entries})
-    small = {"evaluate.iwae_samples": 4, "evaluate.elbo_samples": 2, "evaluate.bootstrap": 5}
+    small = {"evaluate.iwae_samples": 4, "evaluate.elbo_samples": 2}
     settings = overlay(params.read(ROOT / "params.yaml"), small | (changes or {}))
     (folder / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
 
@@ -687,7 +687,7 @@ def test_errors_of_the_headline_are_those_of_a_bootstrap_over_images() -> None:
         sets.append({"name": name, "corruption": plain, "group": group, "severity": 3})
 
     def tabulate(columns: table.Columns) -> pd.DataFrame:
-        return table.tabulate(columns, sets, SETTINGS, 0, {})[0]
+        return table.tabulate(columns, sets, {})[0]
 
     found = table.headline_errors(columns, tabulate(columns))
     drawn: dict[str, list[float]] = {name: [] for name in found}

@@ -18,7 +18,6 @@ class EvaluateSettings(Settings):
     elbo_samples: Positive
     iwae_samples: Natural
     iwae_images: Positive | None
-    bootstrap: Natural
     metrics: Metrics
 
 

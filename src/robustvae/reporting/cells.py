@@ -18,11 +18,12 @@ NAMES = {
 
 
 class Cell(NamedTuple):
-    """What a table shows, what it is sorted by, and half its 95 % interval."""
+    """What a table shows, what it is sorted by, and its 95 % interval: half of it, or both ends."""
 
     text: str
     value: float | str | None = None
     interval: str = ""
+    ends: str = ""
 
 
 def number(value: float | None, se: float | None = None) -> Cell:
@@ -34,6 +35,22 @@ def number(value: float | None, se: float | None = None) -> Cell:
         return Cell(text.replace("-", "−"), value)
     places = max(0, 1 - math.floor(math.log10(Z95 * se)))
     return Cell(f"{value:,.{places}f}".replace("-", "−"), value, f"{Z95 * se:.{places}f}")
+
+
+def rate(value: float, low: float, high: float) -> Cell:
+    """A share with both ends of its interval: near 0 and 1 it is far from symmetric."""
+    if not math.isfinite(value) or not math.isfinite(high - low):
+        return number(value)
+    places = max(2, 1 - math.floor(math.log10(max(high - low, 1e-9))))
+    shown = [f"{x:.{places}f}" for x in (value, low, high)]
+    return Cell(shown[0], value, ends=f"{shown[1]} … {shown[2]}")
+
+
+def measured(row: Mapping[Any, Any], name: str) -> Cell:
+    """A quantity of a row with its error; a rate with both ends of its interval."""
+    if f"{name}_low" in row:
+        return rate(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
+    return number(row[name], row.get(f"{name}_se"))
 
 
 def with_error(found: Mapping[str, float] | None) -> Cell:

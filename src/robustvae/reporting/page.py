@@ -12,7 +12,7 @@ import jinja2
 import pandas as pd
 from PIL import Image
 
-from robustvae.reporting.cells import Cell, name_of, number, se_of, with_error
+from robustvae.reporting.cells import Cell, measured, name_of, number, se_of, with_error
 from robustvae.runtime import files
 
 APART = ("geometric", "clean")  # groups that have no part in the headline
@@ -200,14 +200,14 @@ def tables(results: Results) -> Iterator[Table]:
         for method, groups in results.evaluation.get("aggregates", {}).items()
         for group, values in groups.items()
     ])  # fmt: skip
-    note = f"{images} per row. Small figures: half a 95 % interval over images."
+    note = f"{images} per row. Small figures: half a 95 % interval over images, of rates both ends."
     if {"auroc", "fpr95"} & set(shown):
         note += f" AUROC and FPR95: of the {results.evaluation['score']}."
     heads = [("corruption", "with its severity"), ("group", ""), ("method", ""), *heads]
     yield Table(f"Every {one}", note, heads, [
         (row["method"] != "model", [
             _text(_set(row)), _text(row["group"]), _text(METHODS[row["method"]]),
-            *(number(row[name], row.get(f"{name}_se")) for name in shown)])
+            *(measured(row, name) for name in shown)])
         for row in table.to_dict("records")
     ])  # fmt: skip
 
