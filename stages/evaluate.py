@@ -150,7 +150,7 @@ def _evaluation(
     reasons: dict[str, str],
 ) -> dict[str, Any]:
     """All that metrics.json has no room for."""
-    warnings = [use.verdict] if use.collapsed else []
+    warnings = [*([use.verdict] if use.collapsed else []), *use.warnings]
     warnings += [text for report in reports.values() for text in report.warnings]
     gone = {place: report.reasons for place, report in reports.items()} | {"collapse": use.reasons}
     for place, part in gone.items():

@@ -240,6 +240,24 @@ def test_a_posterior_equal_to_the_prior_is_collapsed_in_words() -> None:
         assert found.values[name] == pytest.approx(0, abs=1e-6)
 
 
+def test_latents_that_leave_the_prior_are_counted_and_the_farthest_is_named() -> None:
+    from scipy.stats import kstest
+
+    model = model_folder.load(tiny.model("gaussian"))
+    rng = np.random.default_rng(0)
+    mu = rng.normal(size=(400, 4)) * np.sqrt(0.75)
+    mu[:, 1] += 0.4
+    mu[:, 2] += 2.0
+    q = normal(mu, 0.5)  # dimensions 0 and 3 follow N(0, 1)
+    found, _ = collapse.latents(model, np.zeros((400, 1, 16, 16), np.uint8), q, 100, Draws(0))
+    assert found.values["outside_prior"] == 2
+    z = mu[:, 2] + 0.5 * collapse.one_each(0).standard_normal((400, 4))[:, 2]
+    assert found.values["prior_distance"] == pytest.approx(kstest(z, "norm").statistic, abs=1e-6)
+    (text,) = found.warnings
+    assert text.startswith("2 of 4 latents are not distributed as new ones are drawn")
+    assert f"up to {found.values['prior_distance']:.3f} (z2)" in text
+
+
 @pytest.mark.parametrize(
     ("active", "words"), [(16, "not collapsed"), (9, "partly unused"), (2, "collapsed")]
 )

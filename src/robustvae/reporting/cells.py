@@ -13,6 +13,8 @@ NAMES = {
     "mutual_information": "mutual information of image and latent, at least / nats",
     "mutual_information_at_most": "the largest such bound that can be measured / nats",
     "aggregate_gap": "KL of aggregate posterior from the prior / nats", "codes": "codes",
+    "outside_prior": "latents beyond the band of their Q-Q plot",
+    "prior_distance": "largest Kolmogorov-Smirnov distance of a latent from the prior",
     "dead_codes": "unused codes", "perplexity": "perplexity of the codes",
 }  # fmt: skip
 
