@@ -24,6 +24,7 @@ from robustvae.runtime.progress import say
 from stages import CORRUPTED, MODELS, PREPARED, REPORTS, run
 
 SHORT = ("elbo", "bits_per_dim")  # of the likelihood, with the bound: what metrics.json has
+TERMS = ("recon", "divergence", "total", "mse")  # what `dvc metrics show` has of each split
 KEPT = ("neg_elbo", "e_den", "ssim_den")  # quantities whose values per image are kept
 HEADLINE = ("e_den", "skill", "constant_wins", "auroc", "worst", "active_units", "perplexity")
 SAID = ("e_den", "skill", "skill_id", "constant_wins", "ssim_den", "clean_e_den", "worst")
@@ -64,6 +65,7 @@ def main() -> None:
 
     reports = {**losses, "likelihood": likelihood}
     evaluation = _evaluation(reports, use, values, rows, reasons)
+    evaluation["warnings"] = measure.too_sure(model, losses) + evaluation["warnings"]
     evaluation |= {"data": data.info, "parameters": model.config["parameters"]}
     proper = model.likelihood.proper(binary)
     evaluation["score"] = "negative ELBO" if proper else "cross-entropy + KL"
@@ -172,8 +174,8 @@ def _rows(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Train, val and test with columns in common, and the headline: not too wide for a screen."""
     bounds = {name: v for name, v in metrics["likelihood"].items() if name != "bits_per_dim"}
     headline = {name: v for name, v in metrics["robustness"].items() if name in HEADLINE}
-    splits = {name: metrics[name] for name in SPLITS}
-    return splits | {"test": metrics["test"] | bounds, "robustness": headline}
+    splits = {s: {name: metrics[s][name] for name in TERMS} for s in SPLITS}
+    return splits | {"test": splits["test"] | bounds, "robustness": headline}
 
 
 def _half(means: np.ndarray) -> np.ndarray:

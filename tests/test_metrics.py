@@ -104,6 +104,15 @@ def test_skill_counts_against_the_better_baseline() -> None:
     )
 
 
+def test_psnr_by_hand() -> None:
+    assert metrics.psnr(np.array([0.01, 1.0, 0.0])).tolist() == [20, 0, np.inf]
+    clean = {"e_id": np.array([0.1, 0.2]), "e_den": np.array([0.01, 0.1])}
+    found = metrics.summarise(clean, clean, np.ones(2))
+    assert found["psnr"] == pytest.approx((15, 5))  # 20 and 10 dB
+    whole = clean | {"e_den": np.array([0.0, 0.1])}
+    assert "psnr" not in metrics.summarise(whole, clean, np.ones(2))
+
+
 def test_error_of_the_median_is_the_spread_over_repeated_samples() -> None:
     draws = np.random.default_rng(5).exponential(size=(400, 300))
     errors = [metrics.median(row)[1] for row in draws[:50]]

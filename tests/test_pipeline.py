@@ -100,7 +100,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_a_run_ends_in_metrics_figures_and_a_report(project: Project) -> None:
     metrics = json.loads((project.folder / "reports/metrics.json").read_text())
     assert {"train", "val", "test"} <= set(metrics)
-    assert set(metrics["test"]) == {"recon", "divergence", "total", "mse"}
+    shown = json.loads((project.folder / "reports/val.json").read_text())
+    assert list(shown) == ["recon", "divergence", "total", "mse"]
+    assert set(metrics["test"]) == {*shown, "psnr", "residual"}
     assert (project.folder / "reports/report.html").stat().st_size < 5_000_000
     figures = json.loads((project.folder / "reports/figures.json").read_text())
     assert all((project.folder / "reports/figures" / f["file"]).exists() for f in figures)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from robustvae import params
 from robustvae.models import folder as model_folder
+from robustvae.models import likelihoods
 from robustvae.models.distributions import DiagNormal, DiagStudentT
 from robustvae.robustness import bounds, collapse, measure, table
 from robustvae.robustness.batches import each
@@ -517,10 +518,16 @@ def test_every_kind_of_model_is_evaluated_and_each_gap_has_its_reason(
 def test_metrics_are_few_and_the_rest_is_beside_them(
     kind: str, use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from stages import evaluate as stage
+
     project(tmp_path, kind)
     metrics = evaluate(tmp_path, monkeypatch)["metrics"]
+    shown = {s: set(read(tmp_path / f"reports/{s}.json")) for s in ("train", "val", "test")}
+    assert shown == {
+        s: {*stage.TERMS, *(SHORT - {"bits_per_dim"} if s == "test" else ())} for s in shown
+    }
     assert {name: set(part) for name, part in metrics.items()} == {
-        **{split: {"recon", "divergence", "total", "mse"} for split in ("train", "val", "test")},
+        **dict.fromkeys(("train", "val", "test"), {*stage.TERMS, "psnr", "residual"}),
         "likelihood": SHORT,
         "robustness": HEADLINE | {use},
     }
@@ -617,6 +624,34 @@ def test_an_infinite_divergence_is_counted_and_its_mean_left_out() -> None:
     assert report.reasons["divergence"] == "infinite for 100.00% of the images"
     assert report.facts["divergence_infinite_fraction"] == 1
     assert report.values["recon"] is not None
+
+
+@pytest.mark.parametrize(
+    ("variance", "off", "words"),
+    [
+        ("scalar", 1.0, None),
+        ("scalar", 2.0, "on test images its squared residuals are 3.9"),
+        ("fixed", 2.0, None),  # chosen, not learned
+    ],
+)
+def test_a_decoder_that_is_too_sure_of_itself_is_warned_of(
+    variance: str, off: float, words: str | None
+) -> None:
+    """A decoder of black images with standard deviation 1 / 2, on noise `off` times as strong."""
+    model: Any = SimpleNamespace(likelihood=likelihoods.Gaussian(variance, 0.5))
+    rng, reports = np.random.default_rng(0), {}
+    for split, scale in (("train", 0.5), ("test", 0.5 * off)):
+        x = torch.from_numpy(rng.normal(0, scale, (500, *PIXELS)))
+        gaussian = likelihoods.Gaussian("fixed", 0.5)
+        residual = gaussian.standardised(x, torch.full_like(x, -40.0), x)
+        reports[split] = bounds.Report()
+        reports[split].put("residual", residual.numpy())
+    found = measure.too_sure(model, reports)
+    if words is None:
+        assert found == []
+    else:
+        assert words in found[0]
+        assert "(0.99 times on training images)" in found[0]
 
 
 PARITY = np.arange(32) % 2

@@ -41,6 +41,13 @@ class Likelihood(nn.Module, ABC):
         out = _single(out)
         return -self.score(x, out, z, out.dtype)
 
+    def standardised(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor | None:
+        """Squared residual over its variance, mean over pixels, [...]; None where there is none.
+
+        1 on average where the decoder knows how far it is from the image.
+        """
+        return None
+
     def mean(self, out: Tensor) -> Tensor:
         """Mean image, [..., C, H, W], in [0, 1]."""
         return _single(out).sigmoid()
@@ -98,6 +105,12 @@ class Gaussian(Likelihood):
         return -0.5 * (terms + _pixels(x) * LOG_2PI)
 
     @override
+    def standardised(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor:
+        out = _single(out)
+        ratio = _square(x, self.mean(out)) * (-self.logvar(out)).exp()
+        return ratio.mean(PIXELS, dtype=wide(out.device))
+
+    @override
     def mean(self, out: Tensor) -> Tensor:
         out = _single(out)
         return (out.chunk(2, -3)[0] if self.outputs == 2 else out).sigmoid()
@@ -130,6 +143,12 @@ class StudentT(Likelihood):
         square = _square(x, self.mean(out)).sum(PIXELS, dtype=dtype) * (-logvar).exp()
         tail = 0.5 * (df + n) * torch.log1p(square / df)
         return log_student_constant(df, n) - 0.5 * n * logvar - tail
+
+    @override
+    def standardised(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor:
+        df, dtype = self.df + self.latent_dim, wide(out.device)
+        square = _square(x, self.mean(out)).mean(PIXELS, dtype=dtype)
+        return square * (-self.log_scale2(z.to(dtype))).exp() * (df - 2) / df
 
     @override
     def distortion(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor:

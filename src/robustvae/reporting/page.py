@@ -22,6 +22,7 @@ SVG_LIMIT = 130_000  # bytes: beyond it an SVG costs more than its sharpness is 
 METHODS = {"model": "this model", "identity": "identity", "mean_image": "mean image"}
 COLUMNS = {  # quantities of the tables: heading, what it is
     "e_den": ("e_den", "squared error per pixel to the clean image; lower is better"),
+    "psnr": ("PSNR", "the same in dB, mean over images; higher is better"),
     "skill": ("skill", "1 - e_den / e_best; above 0 is better than either baseline"),
     "skill_id": ("vs identity", "1 - e_den / e_id; above 0 is better than doing nothing"),
     "skill_const": ("vs mean", "1 - e_den / e_const; above 0 is better than a constant"),
@@ -214,7 +215,10 @@ def tables(results: Results) -> Iterator[Table]:
 
 def units(config: Mapping[str, Any]) -> str:
     """What the terms of the loss are in: nats, but not for every kind of model."""
-    total = "total: recon + beta · divergence; mse: per pixel."
+    total = (
+        "total: recon + beta · divergence; mse: per pixel; psnr: dB; residual: squared, over the "
+        "decoder's variance."
+    )
     if config["model"]["latent"]["name"] == "vq":
         return (
             "Per image. recon: nats; divergence: squared distance of features from their codes, "

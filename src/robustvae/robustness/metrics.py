@@ -131,6 +131,12 @@ def mean(values: Values) -> Summary:
     return float(values.mean()), float(error)
 
 
+def psnr(errors: Values) -> Values:
+    """Peak signal-to-noise ratio of squared errors per pixel on [0, 1], in dB; inf for 0."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(-10 * np.log10(errors))
+
+
 def median(values: Values) -> Summary:
     """Median; its error is a quarter of the width of the 95 % order-statistic interval."""
     ordered, n = np.sort(values), len(values)
@@ -171,6 +177,8 @@ def summarise(
     table = {name: of.get(name, mean)(values) for name, values in columns.items()}
     if e_const is not None and "e_id" in columns:
         table["e_const"] = mean(e_const)
+        if "e_den" in columns and columns["e_den"].all():
+            table["psnr"] = mean(psnr(columns["e_den"]))
         if "e_den" in columns:
             table |= skills(columns["e_den"], columns["e_id"], e_const)
     if "neg_elbo" in columns:

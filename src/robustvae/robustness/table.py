@@ -13,7 +13,7 @@ from robustvae.robustness.metrics import Values
 HEADLINE = ("noise", "blur", "photometric", "overlay")  # geometric stands apart
 METHODS = ("model", "identity", "mean_image")
 OF_METRIC = {
-    "e_den": ("e_id", "e_const", "e_best", "e_den", "skill", "skill_id", "skill_const"),
+    "e_den": ("e_id", "e_const", "e_best", "e_den", "psnr", "skill", "skill_id", "skill_const"),
     "e_self": ("e_self",),
     "e_stab": ("e_stab",),
     "ssim_den": ("ssim_id", "ssim_den"),
@@ -74,6 +74,8 @@ def tabulate(
                     row[f"{quantity}_low"], row[f"{quantity}_high"] = ends
             if "skill" in summary and name != "clean" and np.isnan(summary["skill"][0]):
                 reasons[f"{name}.{method}.skill"] = "the images are those of the clean set"
+            if method == "model" and "e_den" in finite and "psnr" not in summary:
+                reasons[f"{name}.model.psnr"] = "infinite for images without any error"
             rows.append(row)
     return pd.DataFrame(rows), {f"robustness.{k}": v for k, v in sorted(reasons.items())}
 
