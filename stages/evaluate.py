@@ -51,7 +51,10 @@ def main() -> None:
     q = {s: bounds.posteriors(model, images[s], size) for s in SPLITS}
     losses = {s: measure.losses(model, images[s], q[s], s, size, draws) for s in SPLITS}
     binary = data.info["binarize"] != "none"
-    likelihood = bounds.likelihood(model, images["test"], q["test"], binary, settings, draws)
+    enlarged = bool(data.info.get("enlarged"))
+    likelihood = bounds.likelihood(
+        model, images["test"], q["test"], binary, settings, draws, enlarged
+    )
     if likelihood.cost is not None:
         say(f"importance-weighted bound: {1000 * likelihood.cost:.1f} ms per image")
     use, latents = collapse.latents(model, images["test"], q["test"], size, draws)
@@ -69,7 +72,7 @@ def main() -> None:
     evaluation |= {"data": data.info, "parameters": model.config["parameters"]}
     proper = model.likelihood.proper(binary)
     evaluation["score"] = "negative ELBO" if proper else "cross-entropy + KL"
-    metrics = _metrics(losses, likelihood, f"iwae_{settings.iwae_samples}")
+    metrics = _metrics(losses, likelihood, bounds.bound_name(settings))
     metrics["robustness"] = {**table.headline(rows), **use.headline}
     _write(metrics, evaluation, rows)
     _write_arrays(values, means, latents, data.labels["test"])

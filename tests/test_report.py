@@ -213,6 +213,20 @@ def test_numbers_are_rounded_to_their_interval(
     assert (cell.text, cell.interval) == (text, interval)
 
 
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("iwae_64", "importance-weighted bound, K = 64 / nats"),
+        ("iwae_64_wide_1.5", "bound, K = 64, proposal 1.5 times as wide as the posterior / nats"),
+        ("iwae_alt_prior_8", "the same, K = 8, under the law that samples are drawn from / nats"),
+        ("iwae_alt_prior_8_wide_2", "the same, K = 8, proposal 2 times as wide as the posterior,"),
+        ("rise_1024", "its rise with K = 1024, first 8 images / nats"),
+    ],
+)
+def test_bounds_are_named_with_their_draws_and_width(key: str, text: str) -> None:
+    assert text in cells.name_of(key)
+
+
 def test_a_rate_shows_both_ends_of_its_interval(results: Results) -> None:
     row = {"auroc": 0.998, "auroc_se": 0.001, "auroc_low": 0.9941, "auroc_high": 0.99932}
     cell = cells.measured(row, "auroc")

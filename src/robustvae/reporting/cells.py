@@ -67,8 +67,12 @@ def se_of(found: Any) -> float | None:
 
 def name_of(key: str) -> str:
     """A quantity for people."""
+    draws, _, scale = key.rpartition("iwae_")[2].removeprefix("alt_prior_").partition("_wide_")
+    wide = f", proposal {scale} times as wide as the posterior" if scale else ""
     if key.startswith("iwae_alt_prior_"):
-        return f"the same, K = {key[15:]}, under the law that samples are drawn from / nats"
+        return f"the same, K = {draws}{wide}, under the law that samples are drawn from / nats"
     if key.startswith("iwae_"):
-        return f"importance-weighted bound, K = {key[5:]} / nats"
+        return f"importance-weighted bound, K = {draws}{wide} / nats"
+    if key.startswith("rise_"):
+        return f"its rise with K = {key[5:]}, first 8 images / nats"
     return NAMES.get(key, key)
