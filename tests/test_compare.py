@@ -342,6 +342,25 @@ def test_a_study_is_kept_as_a_table_and_a_recipe_and_compared_again_from_them(
     assert "old" not in text
 
 
+def test_a_kept_study_says_which_code_and_versions_made_each_run(unpainted: Path) -> None:
+    made = {"models/config.json": json.dumps({"versions": {"torch": "9.1", "python": "3.99"}})}
+    record_experiment("made", result({"run.seed": 5}, 0.3) | made, 90)
+    cli.main(["compare", "made", "--csv", "made.csv"])
+    kept = pd.read_csv("made.csv", dtype=str).iloc[0]
+    assert (kept["origin.torch"], kept["origin.python"]) == ("9.1", "3.99")
+    assert kept["origin.code"] == git("rev-parse", "HEAD")
+    cli.main(["compare", "made.csv", "--csv", "again.csv"])  # kept as it was
+    assert Path("again.csv").read_text() == Path("made.csv").read_text()
+
+
+@pytest.mark.parametrize("content", ["", "name,run.seed\nx,zero\n", "\x00\x01"], ids=repr)
+def test_a_damaged_study_is_one_line(unpainted: Path, content: str) -> None:
+    cli.main(["compare", "--csv", "study.csv"])
+    Path("study.csv").write_text(content)
+    with pytest.raises(UserError, match=r"study\.csv: no table of runs .*restore it from git"):
+        record.read(Path("study.csv"))
+
+
 def test_the_tables_of_published_studies_are_those_of_their_values() -> None:
     text = (ROOT / "docs/studies.md").read_text()
     for path in (ROOT / "docs/studies").glob("*.csv"):

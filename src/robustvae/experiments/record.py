@@ -59,6 +59,8 @@ def read(path: Path) -> list[Run]:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         rows = [{str(k): str(v) for k, v in row.items()} for row in table.to_dict("records")]
+        if not rows:
+            raise ValueError("it is empty")
         return [_run(row, shared) for row in rows]
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(
