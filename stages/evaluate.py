@@ -20,6 +20,7 @@ from robustvae.runtime import device, distributed, files
 from robustvae.runtime.progress import say
 from stages import CONTAMINATED, CORRUPTED, MODELS, PREPARED, REPORTS, run
 
+TERMS = ("recon", "divergence", "total", "mse")  # what `dvc metrics show` has of each split
 HEADLINE = ("e_den", "skill", "constant_wins", "auroc", "worst", "active_units", "perplexity")
 SAID = ("e_den", "skill", "skill_id", "constant_wins", "ssim_den", "clean_e_den", "worst")
 
@@ -63,7 +64,7 @@ def _material(data: Prepared, seed: int) -> Material:
          "test": sets["clean"]},
         sets, listed, np.asarray(data.train.mean(axis=0) / 255, dtype=np.float32),
         {"train": data.labels["train"][chosen], "test": data.labels["test"]},
-        data.info["binarize"] != "none",
+        data.info["binarize"] != "none", bool(data.info.get("enlarged")),
     )  # fmt: skip
 
 
@@ -106,8 +107,8 @@ def _rows(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Train, val and test with columns in common, and the headline: not too wide for a screen."""
     bounds = {name: v for name, v in metrics["likelihood"].items() if name != "bits_per_dim"}
     headline = {name: v for name, v in metrics["robustness"].items() if name in HEADLINE}
-    splits = {name: metrics[name] for name in SPLITS}
-    return splits | {"test": metrics["test"] | bounds, "robustness": headline}
+    splits = {s: {name: metrics[s][name] for name in TERMS} for s in SPLITS}
+    return splits | {"test": splits["test"] | bounds, "robustness": headline}
 
 
 def _csv(frame: pd.DataFrame, name: str) -> None:

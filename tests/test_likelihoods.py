@@ -132,6 +132,18 @@ def test_only_the_cross_entropy_of_grey_pixels_is_no_likelihood(likelihood):
 # References from outside.
 
 
+@pytest.mark.parametrize("likelihood", LAW)
+def test_squared_residuals_of_draws_are_the_variance_on_average(likelihood):
+    torch.manual_seed(0)
+    x, out, z = (t.repeat(2000, *[1] * (t.dim() - 1)) for t in batch(likelihood))
+    found = likelihood.standardised(likelihood.sample(out, z), out, z)
+    if isinstance(likelihood, likelihoods.Bernoulli):
+        assert found is None
+    else:
+        assert found.shape == (len(x),)
+        assert found.mean().item() == pytest.approx(1, abs=0.05)
+
+
 def test_bernoulli_agrees_with_scipy_and_survives_extreme_logits():
     x, out, z = batch(Bernoulli())
     expected = stats.bernoulli.logpmf(x.double(), out.double().sigmoid()).sum((1, 2, 3))

@@ -209,14 +209,32 @@ def test_processes_write_what_one_process_writes(
         preparing.prepare(pictures, settings.data, settings.preprocess, tmp_path / "bad")
 
 
+def test_pictures_that_are_enlarged_are_counted(tmp_path: Path) -> None:
+    for i, side in enumerate((7, 8, 9, 5)):
+        stripes(side, side + 3).save(tmp_path / f"{i}.png")
+    reader = Files(tmp_path, [f"{i}.png" for i in range(4)])
+    assert preparing.write_images(reader, GREY, {tmp_path / "x.npy": np.arange(4)}) == 2
+
+
+@pytest.mark.parametrize("enlarged", [False, True])
+def test_a_source_that_enlarges_says_so(tmp_path: Path, make_params: Any, enlarged: bool) -> None:
+    x = np.zeros((40, 1, 28, 28), np.uint8)
+    splits, labels = {"train": np.arange(40)}, np.zeros(40, np.int64)
+    pictures = Pictures(Pixels(x), splits, labels, enlarged=enlarged)
+    settings = make_params()
+    info = preparing.prepare(pictures, settings.data, settings.preprocess, tmp_path)
+    assert info["enlarged"] == (40 if enlarged else 0)
+    assert DATASETS["digits"].read(tmp_path, tmp_path).enlarged
+
+
 def test_arrays_that_fit_are_stored_as_they_are(tmp_path: Path) -> None:
     x = np.random.default_rng(0).integers(0, 256, (300, 1, 8, 8), dtype=np.uint8)
     path = tmp_path / "x.npy"
     members = np.arange(299, -1, -1)
-    preparing.write_images(Pixels(x), GREY, {path: members})
+    assert preparing.write_images(Pixels(x), GREY, {path: members}) == 0
     np.testing.assert_array_equal(np.load(path), x[::-1])
     sideways = dataclasses.replace(GREY, crop=6)
-    preparing.write_images(Pixels(x), sideways, {path: members})
+    assert preparing.write_images(Pixels(x), sideways, {path: members}) == 300
     assert not np.array_equal(np.load(path), x[::-1])
 
 

@@ -48,6 +48,15 @@ def test_band_holds_the_whole_sample_in_95_of_100_cases(n: int) -> None:
     assert abs(held - 0.95) < 0.01 + 3 * np.sqrt(0.95 * 0.05 / runs)
 
 
+@pytest.mark.parametrize(("n", "count"), [(50, 16), (360, 16), (360, 64), (2000, 4)])
+def test_no_panel_of_several_leaves_its_band_in_95_of_100_cases(n: int, count: int) -> None:
+    rng, runs = np.random.default_rng(1), 25_600 // (count * 2 if n > 1000 else count)
+    u = np.sort(rng.random((runs, count, n)))
+    low, high = quantiles.band(n, n, count)
+    held = ((u >= low) & (u <= high)).all((1, 2)).mean()
+    assert abs(held - 0.95) < 0.015 + 3 * np.sqrt(0.95 * 0.05 / runs)
+
+
 def test_band_and_sample_cross_where_outside_says_so() -> None:
     points = quantiles.qq(draw(Law(), 150) * 1.5, Law())
     crossed = (points.sample < points.lower) | (points.sample > points.upper)

@@ -214,6 +214,30 @@ def test_numbers_are_rounded_to_their_interval(
 
 
 @pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("iwae_64", "importance-weighted bound, K = 64 / nats"),
+        ("iwae_64_wide_1.5", "bound, K = 64, proposal 1.5 times as wide as the posterior / nats"),
+        ("iwae_alt_prior_8", "the same, K = 8, under the law that samples are drawn from / nats"),
+        ("iwae_alt_prior_8_wide_2", "the same, K = 8, proposal 2 times as wide as the posterior,"),
+        ("rise_1024", "its rise with K = 1024, first 8 images / nats"),
+    ],
+)
+def test_bounds_are_named_with_their_draws_and_width(key: str, text: str) -> None:
+    assert text in cells.name_of(key)
+
+
+def test_a_rate_shows_both_ends_of_its_interval(results: Results) -> None:
+    row = {"auroc": 0.998, "auroc_se": 0.001, "auroc_low": 0.9941, "auroc_high": 0.99932}
+    cell = cells.measured(row, "auroc")
+    assert (cell.text, cell.interval, cell.ends) == ("0.9980", "", "0.9941 … 0.9993")
+    assert cells.measured(row | {"auroc": float("nan")}, "auroc").text == "–"
+    both = {f"auroc{end}": row[f"auroc{end}"] for end in ("", "_low", "_high")}
+    shown = dataclasses.replace(results, robustness=results.robustness.assign(**both))
+    assert '<span class="pm">0.9941 … 0.9993</span>' in report.page(shown, "t")
+
+
+@pytest.mark.parametrize(
     ("loss", "latent", "text"),
     [
         ({"df": 3.0}, "auto", "t-VAE, gamma-divergence, df 3, beta 1, 8 latents"),

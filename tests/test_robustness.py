@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from robustvae import params
 from robustvae.models import folder as model_folder
+from robustvae.models import likelihoods
 from robustvae.models.distributions import DiagNormal, DiagStudentT
 from robustvae.robustness import bounds, collapse, measure, table
 from robustvae.robustness.batches import each
@@ -113,6 +114,41 @@ def test_importance_weighted_bound_reaches_the_exact_value_from_below() -> None:
     fit, rate = bounds.mean_elbo(model, x, bounds.posteriors(model, x, 64), 200, 64, Draws(0))
     assert rising[0] == pytest.approx((fit - rate).mean(), abs=4 * error[1])
     assert rising[-1] == pytest.approx(exact, abs=0.02 + 4 * error[64])
+
+
+def test_the_bounds_growth_with_the_number_of_draws_is_that_towards_the_exact_value() -> None:
+    model, x = Linear(width=1.6), grey(8)
+    exact, q = model.exact(x), bounds.posteriors(model, x, 64)
+    found = bounds.growth(model, x, q, 20, 64, Draws(0))
+    assert list(found) == [20, 80, 320]
+    means = [bound.mean() for bound in found.values()]
+    assert means == sorted(means)
+    np.testing.assert_allclose(found[320], exact, atol=0.15)
+    single = np.mean([weighted(model, x, 20, seed).bound.mean() for seed in range(16)])
+    assert means[0] == pytest.approx(single, abs=0.05)
+
+
+def test_a_proposal_as_wide_as_the_true_posterior_is_exact() -> None:
+    model, x = Linear(width=0.5), (255 * grey(20).clip(0, 1)).astype(np.uint8)
+    q = bounds.posteriors(model, x, 64)
+    exact = model.exact(x / 255).mean()
+    for scale, name, off in ((2.0, "iwae_4_wide_2", False), (1.0, "iwae_4", True)):
+        settings = SETTINGS.model_copy(update={"iwae_samples": 4, "iwae_scale": scale})
+        report = bounds.likelihood(model, x, q, True, settings, Draws(0))
+        assert (report.values[name][0] < exact - 0.1) == off
+        assert report.facts["log_likelihood_is"] == bounds.bound_name(settings) == name
+        assert {"rise_16", "rise_64"} <= report.values.keys()
+        if not off:
+            assert report.values[name][0] == pytest.approx(exact, abs=1e-3)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_enlarged_images_have_no_bits_per_dimension(binary: bool) -> None:
+    model, images = Flat(1.0), np.zeros((4, *PIXELS), dtype=np.uint8)
+    q = bounds.posteriors(model, images, 4)
+    report = bounds.likelihood(model, images, q, binary, SETTINGS, Draws(0), enlarged=True)
+    assert report.values["bits_per_dim"] is None
+    assert report.reasons["bits_per_dim"].startswith("the images were enlarged")
 
 
 def test_closed_and_sampled_kl_agree() -> None:
@@ -238,6 +274,24 @@ def test_a_posterior_equal_to_the_prior_is_collapsed_in_words() -> None:
     assert found.values["active_units"] == 0
     for name in ("kl_sum_of_dims", "mutual_information", "aggregate_gap"):
         assert found.values[name] == pytest.approx(0, abs=1e-6)
+
+
+def test_latents_that_leave_the_prior_are_counted_and_the_farthest_is_named() -> None:
+    from scipy.stats import kstest
+
+    model = model_folder.load(tiny.model("gaussian"))
+    rng = np.random.default_rng(0)
+    mu = rng.normal(size=(400, 4)) * np.sqrt(0.75)
+    mu[:, 1] += 0.4
+    mu[:, 2] += 2.0
+    q = normal(mu, 0.5)  # dimensions 0 and 3 follow N(0, 1)
+    found, _ = collapse.latents(model, np.zeros((400, 1, 16, 16), np.uint8), q, 100, Draws(0))
+    assert found.values["outside_prior"] == 2
+    z = mu[:, 2] + 0.5 * collapse.one_each(0).standard_normal((400, 4))[:, 2]
+    assert found.values["prior_distance"] == pytest.approx(kstest(z, "norm").statistic, abs=1e-6)
+    (text,) = found.warnings
+    assert text.startswith("2 of 4 latents are not distributed as new ones are drawn")
+    assert f"up to {found.values['prior_distance']:.3f} (z2)" in text
 
 
 @pytest.mark.parametrize(
@@ -392,7 +446,7 @@ def test_values_that_are_not_finite_leave_a_gap_with_a_reason() -> None:
     }
     columns["fog-1", "model"] = broken
     sets = [{"name": "clean", "corruption": "clean"}, {"name": "fog-1", "corruption": "fog"}]
-    rows, reasons = table.tabulate(columns, sets, SETTINGS, 0, {})
+    rows, reasons = table.tabulate(columns, sets, {})
     fog = rows[(rows["corruption"] == "fog") & (rows["method"] == "model")].iloc[0]
     assert math.isnan(fog["e_den"])
     assert math.isnan(fog["skill"])
@@ -417,7 +471,7 @@ def project(folder: Path, kind: str, changes: dict[str, Any] | None = None) -> N
             {"name": name, "severity": 2, "group": group, "default": True, "file": f"{name}-2.npy"}
         )
     files.write_json(folder / "data/corrupted/info.json", {"sets": entries})
-    small = {"evaluate.iwae_samples": 4, "evaluate.elbo_samples": 2, "evaluate.bootstrap": 5}
+    small = {"evaluate.iwae_samples": 4, "evaluate.elbo_samples": 2}
     settings = overlay(params.read(ROOT / "params.yaml"), small | (changes or {}))
     (folder / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
 
@@ -499,10 +553,15 @@ def test_every_kind_of_model_is_evaluated_and_each_gap_has_its_reason(
 def test_metrics_are_few_and_the_rest_is_beside_them(
     kind: str, use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from stages import evaluate as stage
+
     project(tmp_path, kind)
     metrics = evaluate(tmp_path, monkeypatch)["metrics"]
+    shown = {s: set(read(tmp_path / f"reports/{s}.json")) for s in ("train", "val", "test")}
+    few = set(stage.TERMS)
+    assert shown == {"train": few, "val": few, "test": few | SHORT - {"bits_per_dim"}}
     assert {name: set(part) for name, part in metrics.items()} == {
-        **{split: {"recon", "divergence", "total", "mse"} for split in ("train", "val", "test")},
+        **{split: few | {"psnr", "residual"} for split in shown},
         "likelihood": SHORT,
         "robustness": HEADLINE | {use},
     }
@@ -601,6 +660,34 @@ def test_an_infinite_divergence_is_counted_and_its_mean_left_out() -> None:
     assert report.values["recon"] is not None
 
 
+@pytest.mark.parametrize(
+    ("variance", "off", "words"),
+    [
+        ("scalar", 1.0, None),
+        ("scalar", 2.0, "on test images its squared residuals are 3.9"),
+        ("fixed", 2.0, None),  # chosen, not learned
+    ],
+)
+def test_a_decoder_that_is_too_sure_of_itself_is_warned_of(
+    variance: str, off: float, words: str | None
+) -> None:
+    """A decoder of black images with standard deviation 1 / 2, on noise `off` times as strong."""
+    model: Any = SimpleNamespace(likelihood=likelihoods.Gaussian(variance, 0.5))
+    rng, reports = np.random.default_rng(0), {}
+    for split, scale in (("train", 0.5), ("test", 0.5 * off)):
+        x = torch.from_numpy(rng.normal(0, scale, (500, *PIXELS)))
+        gaussian = likelihoods.Gaussian("fixed", 0.5)
+        residual = gaussian.standardised(x, torch.full_like(x, -40.0), x)
+        reports[split] = bounds.Report()
+        reports[split].put("residual", residual.numpy())
+    found = measure.too_sure(model, reports)
+    if words is None:
+        assert found == []
+    else:
+        assert words in found[0]
+        assert "(0.99 times on training images)" in found[0]
+
+
 PARITY = np.arange(32) % 2
 
 
@@ -687,7 +774,7 @@ def test_errors_of_the_headline_are_those_of_a_bootstrap_over_images() -> None:
         sets.append({"name": name, "corruption": plain, "group": group, "severity": 3})
 
     def tabulate(columns: table.Columns) -> pd.DataFrame:
-        return table.tabulate(columns, sets, SETTINGS, 0, {})[0]
+        return table.tabulate(columns, sets, {})[0]
 
     found = table.headline_errors(columns, tabulate(columns))
     drawn: dict[str, list[float]] = {name: [] for name in found}

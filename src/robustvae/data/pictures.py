@@ -42,6 +42,7 @@ class Pictures:
     classes: list[str] | None = None
     attributes: list[str] | None = None
     crop: int | None = None  # side of the central square customarily taken; None: the shorter side
+    enlarged: bool = False  # by the source itself
 
 
 @dataclasses.dataclass(frozen=True)

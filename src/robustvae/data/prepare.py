@@ -35,7 +35,8 @@ def prepare(
         pictures, skipped = without_bad(pictures, geometry)
     members = split(pictures, settings, data.limit)
     grey = "_grey" if settings.binarize in ("threshold", "static") else ""
-    write_images(pictures.reader, geometry, {out / f"{s}{grey}.npy": m for s, m in members.items()})
+    paths = {out / f"{s}{grey}.npy": m for s, m in members.items()}
+    enlarged = write_images(pictures.reader, geometry, paths)
     for name in members:
         files.save_npy(out / f"{name}_labels.npy", pictures.labels[members[name]])
         if grey:
@@ -51,6 +52,7 @@ def prepare(
         "split_seed": settings.split_seed,
         "checksums": {path.name: files.sha256(path) for path in sorted(out.glob("*.npy"))},
         "skipped": skipped,
+        "enlarged": sum(map(len, members.values())) if pictures.enlarged else enlarged,
     }
 
 
@@ -125,8 +127,11 @@ def without_bad(pictures: Pictures, geometry: Geometry) -> tuple[Pictures, int]:
     return dataclasses.replace(pictures, splits=kept), int((~good).sum())
 
 
-def write_images(reader: Reader, geometry: Geometry, members: dict[Path, np.ndarray]) -> None:
-    """Decode each file's members into it: workers write rows in place, nothing is gathered."""
+def write_images(reader: Reader, geometry: Geometry, members: dict[Path, np.ndarray]) -> int:
+    """Decode each file's members into it: workers write rows in place, nothing is gathered.
+
+    Returns how many pictures were smaller than what they became.
+    """
     with contextlib.ExitStack() as stack:
         tasks = []
         for path, wanted in members.items():
@@ -136,7 +141,8 @@ def write_images(reader: Reader, geometry: Geometry, members: dict[Path, np.ndar
                 tasks.append((temporary, start, chunk))
                 start += len(chunk) * math.prod(geometry.shape)
         total = sum(map(len, members.values()))
-        _over(reader, functools.partial(_fill, geometry), tasks, "preprocess", total)
+        enlarged = _over(reader, functools.partial(_fill, geometry), tasks, "preprocess", total)
+    return int(enlarged.sum())
 
 
 def binarise(grey: Path, path: Path, settings: PreprocessSettings, name: str) -> None:
@@ -208,17 +214,20 @@ def _readable(geometry: Geometry, members: np.ndarray) -> np.ndarray:
 
 
 def _fill(geometry: Geometry, task: tuple[Path, int, np.ndarray]) -> np.ndarray:
-    """Decode the members and write them at `start` of the file."""
+    """Decode the members and write them at `start` of the file; which of them were enlarged."""
     path, start, members = task
     reader = _opened["reader"]
     rows = np.empty((len(members), *geometry.shape), np.uint8)
+    enlarged = np.zeros(len(members), bool)
     whole = geometry.crop in (None, geometry.side)
     if isinstance(reader, Pixels) and whole and reader.array.shape[1:] == geometry.shape:
         rows[:] = reader.array[members]
     else:
-        for row, i in zip(rows, members, strict=True):
+        for place, i in enumerate(members):
             try:
-                row[:] = geometry.bring(reader.image(i), reader.name(i))
+                image = reader.image(i)
+                enlarged[place] = (geometry.crop or min(image.size)) < geometry.side
+                rows[place] = geometry.bring(image, reader.name(i))
             except BROKEN as error:
                 raise UserError(
                     f"{reader.name(i)}: cannot be read as an image ({error}); replace or remove "
@@ -227,4 +236,4 @@ def _fill(geometry: Geometry, task: tuple[Path, int, np.ndarray]) -> np.ndarray:
     with path.open("r+b") as file:
         file.seek(start)
         file.write(rows.tobytes())
-    return np.ones(len(members), bool)
+    return enlarged

@@ -5,10 +5,9 @@ import math
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
-from itertools import product
 from typing import Any
 
 import dvc.api
@@ -16,30 +15,50 @@ import pandas as pd
 from dvc.exceptions import DvcException
 
 from robustvae.errors import UserError
-from robustvae.experiments.statistics import estimate, relative
+from robustvae.experiments.statistics import relative
 from robustvae.params import LossSettings, yaml12
-from robustvae.robustness.inference import holm
 
 ASIDE = ("plots.", "report.", "run.device", "run.threads")  # settings that change no result
-# Quantity -> (place in metrics.json, or None where it is computed here; heading).
-QUANTITIES: dict[str, tuple[str | None, str]] = {
-    "e_den": ("robustness.e_den", "error to the clean image, squared, per pixel"),
-    "mRE": (None, "mRE, % of the baseline's error"),
-    "relative_mRE": (None, "relative mRE, % of the baseline's rise in error"),
-    "skill": ("robustness.skill", "skill, 1 perfect, 0 as the better baseline"),
-    "skill_id": ("robustness.skill_id", "skill against doing nothing"),
-    "ssim_den": ("robustness.ssim_den", "SSIM with the clean image"),
-    "auroc": ("robustness.auroc", "AUROC of the negative ELBO"),
-    "clean_e_den": ("robustness.clean_e_den", "error on clean images, squared, per pixel"),
-    "geometric_e_den": (
-        "robustness.geometric_e_den",
-        "error to the clean image, geometric corruptions",
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What runs are compared in."""
+
+    place: str | None  # in metrics.json; None: in per cent of the baseline's run of the same seed
+    heading: str
+    lower: bool = True  # lower is better
+    margin: float | None = None  # differences within it do not matter; None: ratios count
+
+
+_ROBUSTNESS = "robustness."
+QUANTITIES: dict[str, Quantity] = {
+    "e_den": Quantity(f"{_ROBUSTNESS}e_den", "error to the clean image, squared, per pixel"),
+    "mRE": Quantity(None, "mRE, % of the baseline's error"),
+    "relative_mRE": Quantity(None, "relative mRE, % of the baseline's rise in error"),
+    "skill": Quantity(
+        f"{_ROBUSTNESS}skill", "skill, 1 perfect, 0 as the better baseline", False, 0.02
     ),
-    "geometric_mRE": (None, "mRE of the geometric corruptions, %"),
-    "skill_below_0": ("robustness.skill_below_0", "corruptions worse than a baseline"),
-    "constant_wins": ("robustness.constant_wins", "corruptions on which a constant is better"),
-    "active_units": ("robustness.active_units", "active units"),
-    "log_likelihood": ("likelihood.log_likelihood", "log-likelihood, best bound, nats"),
+    "skill_id": Quantity(f"{_ROBUSTNESS}skill_id", "skill against doing nothing", False, 0.02),
+    "ssim_den": Quantity(f"{_ROBUSTNESS}ssim_den", "SSIM with the clean image", False, 0.01),
+    "auroc": Quantity(f"{_ROBUSTNESS}auroc", "AUROC of the negative ELBO", False, 0.01),
+    "clean_e_den": Quantity(
+        f"{_ROBUSTNESS}clean_e_den", "error on clean images, squared, per pixel"
+    ),
+    "geometric_e_den": Quantity(
+        f"{_ROBUSTNESS}geometric_e_den", "error to the clean image, geometric corruptions"
+    ),
+    "geometric_mRE": Quantity(None, "mRE of the geometric corruptions, %"),
+    "skill_below_0": Quantity(
+        f"{_ROBUSTNESS}skill_below_0", "corruptions worse than a baseline", margin=0.5
+    ),
+    "constant_wins": Quantity(
+        f"{_ROBUSTNESS}constant_wins", "corruptions on which a constant is better", margin=0.5
+    ),
+    "active_units": Quantity(f"{_ROBUSTNESS}active_units", "active units", False, 1),
+    "log_likelihood": Quantity(
+        "likelihood.log_likelihood", "log-likelihood, best bound, nats", False, 1
+    ),
 }
 
 
@@ -53,6 +72,8 @@ class Run:
     standard: bool  # KL from a standard normal prior, beta 1, no capacity
     metrics: dict[str, Any]  # by dotted key
     errors: pd.Series  # e_den of the model by (group, corruption, severity); clean among them
+    commit: str = ""  # where its results are; "": in the table that it was read from
+    origin: dict[str, str] = field(default_factory=dict)  # code and versions, where they are known
 
     @property
     def apart(self) -> dict[str, str]:
@@ -74,19 +95,14 @@ class Group:
         return next(iter(self.runs.values()))
 
     @cached_property
-    def errors(self) -> pd.Series:
-        """e_den by set, mean over the seeds."""
-        return pd.concat([run.errors for run in self.runs.values()], axis=1).mean(axis=1)
-
-    @cached_property
     def values(self) -> pd.DataFrame:
         """One row per seed, one column per quantity; nan where null."""
         rows = []
-        for run in self.runs.values():
-            read = {
-                name: run.metrics.get(place) for name, (place, _) in QUANTITIES.items() if place
-            }
-            rows.append(read | (relative(run.errors, self.base.errors) if self.base else {}))
+        for seed, run in self.runs.items():
+            places = {name: q.place for name, q in QUANTITIES.items() if q.place}
+            row = {name: run.metrics.get(place) for name, place in places.items()}
+            pair = self.base and self.base.runs.get(seed)
+            rows.append(row | (relative(run.errors, pair.errors) if pair else {}))
         return pd.DataFrame(rows, list(self.runs), list(QUANTITIES), dtype=float)
 
 
@@ -132,6 +148,13 @@ def _read(name: str, commit: str) -> Run:
     bounds.setdefault("log_likelihood", max(best, default=None))
     table = pd.read_csv(StringIO(_content(commit, "reports/robustness.csv")))
     rows = table[table["method"] == "model"].set_index(["group", "corruption", "severity"])
+    settings, standard = judge(content)
+    seed = int(settings.pop("run.seed"))
+    return Run(name, seed, settings, standard, _dotted(metrics), rows["e_den"], commit)
+
+
+def judge(content: dict[str, Any]) -> tuple[dict[str, str], bool]:
+    """What of params.yaml may change a result, in one spelling; is it the standard loss?"""
     loss = LossSettings.model_validate(content["loss"])
     kl = loss.df == 0 and loss.order == 1 and content["model"]["latent"]["name"] != "vq"
     standard = kl and loss.beta == 1 and loss.capacity.weight is None and loss.prior.standard
@@ -139,9 +162,17 @@ def _read(name: str, commit: str) -> Run:
     usual = kl or loss.kind == loss.model_copy(update={"divergence": "auto"}).kind
     same = {"alpha": loss.order, "divergence": "auto" if usual else loss.kind}
     settings = _dotted({**content, "loss": loss.model_dump() | same})
-    seed = int(settings.pop("run.seed"))
-    kept = {k: plain(v) for k, v in settings.items() if not k.startswith(ASIDE)}
-    return Run(name, seed, kept, standard, _dotted(metrics), rows["e_den"])
+    return {k: plain(v) for k, v in settings.items() if not k.startswith(ASIDE)}, standard
+
+
+def origin(commit: str) -> dict[str, str]:
+    """The commit that an experiment started from, and the versions that trained its model."""
+    found = {"code": git("rev-parse", f"{commit}^").strip()}
+    try:
+        known = json.loads(_content(commit, "models/config.json"))["versions"]
+    except (UserError, KeyError, ValueError):
+        return found
+    return found | {str(name): str(version) for name, version in known.items()}
 
 
 def _content(commit: str, path: str) -> str:
@@ -218,30 +249,3 @@ def _refer(groups: Sequence[Group], named: Group | None) -> list[str]:
     rule = "no baseline (KL, beta 1, standard prior, all but the loss being equal)"
     end = "no relative errors or differences"
     return [f"{rule} for {'; '.join(labels)}, {end}: {why}" for why, labels in lacking.items()]
-
-
-def summary(groups: Sequence[Group]) -> pd.DataFrame:
-    """One row per group and quantity: mean, t interval, seeds it is known for, runs there are."""
-    rows = [
-        {"group": one.label, "quantity": quantity, "runs": len(one.runs)}
-        | estimate(one.values[quantity])
-        for one, quantity in product(groups, QUANTITIES)
-    ]
-    return pd.DataFrame(rows).drop(columns="p")
-
-
-def differences(groups: Sequence[Group]) -> pd.DataFrame:
-    """Group minus baseline, paired by seed; p values adjusted over the groups of each quantity."""
-    rows = []
-    for quantity, one in product(QUANTITIES, groups):
-        if one.base in (None, one):
-            continue
-        pair = pd.concat([one.values[quantity], one.base.values[quantity]], axis=1).dropna()
-        if len(pair):
-            found = estimate(pair.iloc[:, 0] - pair.iloc[:, 1], pair.abs().to_numpy().max())
-            names = {"quantity": quantity, "group": one.label, "baseline": one.base.label}
-            rows.append(names | {"runs": len(one.runs)} | found)
-    table = pd.DataFrame(rows)
-    if len(table):
-        table["p_holm"] = table.groupby("quantity")["p"].transform(holm)
-    return table

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robustvae.experiments.compare import QUANTITIES, Group, differences, summary
-from robustvae.experiments.statistics import ENOUGH
+from robustvae.errors import UserError
+from robustvae.experiments.compare import QUANTITIES, Group
+from robustvae.experiments.judging import JUDGED, MARGIN, differences, summary
+from robustvae.experiments.statistics import ENOUGH, LEVEL
 from robustvae.reporting import sheet
 from robustvae.reporting.figures import style
 from robustvae.reporting.figures.style import DPI
@@ -17,20 +19,28 @@ from robustvae.reporting.sheet import Table
 from robustvae.runtime import files
 
 INTRO = (
-    "Training runs that differ in run.seed alone make a group. ± is half a 95 % t interval over "
-    "seeds, (n = k) says that a quantity is known for only k of them. RE = 100 · e_den / e_den "
-    "of the baseline, per corruption, the baseline being the mean over its seeds; mRE: mean "
-    "over the groups noise, blur, photometric, overlay of the mean within the group. Relative "
-    "mRE: 100 times the mean over groups of Σ (e − e_clean) / Σ (e_base − e_base,clean). "
-    "Geometric corruptions stand apart. Differences are between runs of the same seed; their p "
-    "values are of a t test, the last column holds for all groups of a quantity together "
-    "(Holm). "
+    "Training runs that differ in run.seed alone make a group. ± is half a 95 % t interval "
+    "over seeds, [ ] a 95 % interval, (n = k) says that a quantity is known for only k of "
+    "them. RE = e / e of the baseline's run of the same seed, per corruption; mRE, in per "
+    "cent: exp of the mean over the groups noise, blur, photometric, overlay of the mean "
+    "within the group of log RE. Relative mRE: the same of one ratio per group, Σ (e − "
+    "e_clean) / Σ (e_base − e_base,clean). Geometric corruptions stand apart. Against the "
+    "baseline: errors as ratios in per cent, others as differences, paired by seed; p of a t "
+    "test (of logs, for ratios). Holm: together for all comparisons of the table; * marks "
+    "those below 5 %. Detectable: the effect that is found with a chance of 80 % at this "
+    "spread and number of seeds. Equal: two one-sided t tests against the margin. "
 )
 
 
-def write(groups: Sequence[Group], notes: Sequence[str], out: Path) -> None:
+def write(
+    groups: Sequence[Group],
+    notes: Sequence[str],
+    out: Path,
+    judged: Sequence[str] = JUDGED,
+    margin: float = MARGIN,
+) -> None:
     """compare.csv, differences.csv, compare.md, QUANTITY.png, compare.html."""
-    means, paired = summary(groups), differences(groups)
+    means, paired = summary(groups), differences(groups, judged, margin)
     for name, frame in (("compare", means), ("differences", paired)):
         with files.replace(out / f"{name}.csv") as temporary:
             frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
@@ -38,11 +48,12 @@ def write(groups: Sequence[Group], notes: Sequence[str], out: Path) -> None:
     shown = [quantity for quantity in QUANTITIES if known[quantity]]
     pictures = []
     for quantity in shown:
-        heading, path = QUANTITIES[quantity][1], out / f"{quantity}.png"
+        heading, path = QUANTITIES[quantity].heading, out / f"{quantity}.png"
         with files.replace(path) as temporary:
             style.save(figure(groups, means, quantity), temporary, DPI)
         pictures.append((heading, sheet.uri(path.read_bytes())))
-    listed, notes = list(tables(means, paired, shown)), [*notes, *remarks(means, paired)]
+    listed = list(tables(means, paired, shown))
+    notes = [*notes, *remarks(groups, means, paired)]
     texts = {
         "md": markdown(listed, notes),
         "html": sheet.sheet("Comparison over seeds", INTRO, notes, listed, pictures),
@@ -50,6 +61,39 @@ def write(groups: Sequence[Group], notes: Sequence[str], out: Path) -> None:
     for suffix, text in texts.items():
         with files.replace(out / f"compare.{suffix}") as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def study(groups: Sequence[Group], judged: Sequence[str], margin: float) -> str:
+    """The tables of a published study: what is judged, and the comparisons in the first of it."""
+    means, paired = summary(groups), differences(groups, judged, margin)
+    first, _, *rest = tables(means, paired, judged)
+    of_first = [
+        (
+            f"{judged[0]}: {title.lower()}",
+            head[1:],
+            [row[1:] for row in rows if row[0] == judged[0]],
+        )
+        for title, head, rows in rest
+    ]
+    return markdown([first, *of_first], list(remarks(groups, means, paired)))
+
+
+def put(
+    path: Path, name: str, groups: Sequence[Group], judged: Sequence[str], margin: float
+) -> None:
+    """Write a study's tables into a page, between the marks that name it."""
+    start, end = (f"<!-- {word} of {name} -->\n" for word in ("tables", "end"))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); name a page") from None
+    before, found, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise UserError(f"{path}: lacks the lines {start.strip()} and {end.strip()}; add them")
+    with files.replace(path) as temporary:
+        whole = f"{before}{start}\n{study(groups, judged, margin)}\n{end}{after}"
+        temporary.write_text(whole, encoding="utf-8", newline="\n")
 
 
 @style.styled
@@ -60,7 +104,7 @@ def figure(groups: Sequence[Group], table: pd.DataFrame, quantity: str) -> Any:
     seeds = sorted({len(group.runs) for group in groups})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     note = f"dots: seeds, {count} per row · line: mean · bar: 95 % t interval over seeds"
-    heading = QUANTITIES[quantity][1]
+    heading = QUANTITIES[quantity].heading
     made = style.sheet(size + 0.7, heading, note)
     left = 0.35 + 0.068 * max(map(len, names))
     (axes,) = style.grid(made, 1, 1, left=left, bottom=0.45, top=0.1)
@@ -83,51 +127,77 @@ def markdown(tables: Sequence[Table], notes: Sequence[str]) -> str:
     parts = []
     for title, head, rows in tables:
         lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
-        parts.append(f"## {title}\n\n" + "\n".join(lines))
+        parts.append(f"### {title}\n\n" + "\n".join(lines))
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts) + "\n"
 
 
 def tables(means: pd.DataFrame, paired: pd.DataFrame, shown: Sequence[str]) -> Iterator[Table]:
-    """Both tables as text, groups in their order."""
-    cells = means[means["quantity"].isin(shown)].assign(
-        cell=lambda frame: frame.apply(_cell, axis=1)
-    )
-    rows = [
-        [str(label), str(part["runs"].iloc[0]), *part["cell"]]
-        for label, part in cells.groupby("group", sort=False)
-    ]
-    yield "Means over seeds", ["group", "seeds", *shown], rows
+    """Means, worst seeds and comparisons as text, groups in their order."""
+    part = means[means["quantity"].isin(shown)].copy()
+    sure = paired[paired["p_holm"] < LEVEL] if len(paired) else paired
+    stars = set(zip(sure["quantity"], sure["group"], strict=True)) if len(sure) else set()
+    marks = ["*" * (pair in stars) for pair in zip(part["quantity"], part["group"], strict=True)]
+    part["cell"], part["least"] = part.apply(_cell, axis=1) + marks, part["worst"].map(_number)
+    yield "Means over seeds", ["group", "seeds", *shown], _wide(part, "cell")
+    yield "Worst of the seeds", ["group", "seeds", *shown], _wide(part, "least")
     if len(paired):
-        head = ["quantity", "group", "baseline", "pairs", "difference", "p", "p, Holm"]
-        columns = ["quantity", "group", "baseline", "seeds", "cell", "p", "p_holm"]
+        head = {"quantity": "quantity", "group": "group", "baseline": "baseline", "seeds": "pairs",
+                "cell": "ratio, % or difference", "p": "p", "p_holm": "p, Holm",
+                "detectable": "detectable", "seeds_needed": "seeds for the margin",
+                "p_equal_holm": "p of not equal, Holm", "verdict": "verdict"}  # fmt: skip
         text = paired.assign(
             cell=paired.apply(_cell, axis=1), seeds=paired["seeds"].astype(str),
-            p=paired["p"].map(_number), p_holm=paired["p_holm"].map(_number),
+            detectable=paired.apply(_detectable, axis=1),
+            seeds_needed=paired["seeds_needed"].map(_number),
+            **{name: paired[name].map(_number) for name in ("p", "p_holm", "p_equal_holm")},
         )  # fmt: skip
-        yield "Differences from the baseline, paired by seed", head, text[columns].values.tolist()
+        title = "Against the baseline, paired by seed"
+        yield title, list(head.values()), text[list(head)].values.tolist()
+
+
+def _wide(part: pd.DataFrame, column: str) -> list[list[str]]:
+    groups = part.groupby("group", sort=False)
+    return [[str(label), str(rows["runs"].iloc[0]), *rows[column]] for label, rows in groups]
 
 
 def _cell(row: pd.Series) -> str:
-    """Mean, half the 95 % interval where there is one, the number of seeds where some are null."""
+    """Mean, its 95 % interval where there is one, the number of seeds where some are null.
+
+    A ratio's interval is not symmetric: both ends are shown.
+    """
     text = _number(row["mean"])
     if not math.isnan(row["low"]):
-        text += f" ± {(row['high'] - row['low']) / 2:.2g}"
+        ratio = row.get("unit") == "%" or QUANTITIES[row["quantity"]].place is None
+        half = f" ± {(row['high'] - row['low']) / 2:.2g}"
+        text += f" [{_number(row['low'])}, {_number(row['high'])}]" if ratio else half
     return f"{text} (n = {row['seeds']})" if 0 < row["seeds"] < row["runs"] else text
+
+
+def _detectable(row: pd.Series) -> str:
+    if math.isnan(row["detectable"]):
+        return "–"
+    return f"{_short(row['detectable'])}{' %' if row['unit'] else ''}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.4g}"
 
 
-def remarks(means: pd.DataFrame, paired: pd.DataFrame) -> Iterator[str]:
-    """Where intervals, tests and relative errors are left out, and why."""
+def remarks(groups: Sequence[Group], means: pd.DataFrame, paired: pd.DataFrame) -> Iterator[str]:
+    """Where intervals, tests and relative errors are left out, and why; what was looked for."""
     runs = means.groupby("group", sort=False)["runs"].first()
     if (runs < ENOUGH).any():
         few = ", ".join(f"{label} ({n})" for label, n in runs[runs < ENOUGH].items())
         yield f"no interval below {ENOUGH} seeds: {few}"
-    for frame, what in ((means, "interval"), (paired, "interval or test of the difference")):
+    own = [group.label for group in groups if group.base is group]  # 100 % of themselves
+    itself = means["group"].isin(own) & means["quantity"].map(lambda q: not QUANTITIES[q].place)
+    for frame, what in ((means[~itself], "interval"), (paired, "interval or test of the pairs")):
         if len(frame):
             equal = frame[(frame["seeds"] >= ENOUGH) & frame["low"].isna()]
             for quantity, part in equal.groupby("quantity", sort=False):
@@ -137,6 +207,32 @@ def remarks(means: pd.DataFrame, paired: pd.DataFrame) -> Iterator[str]:
     flat = known.index[known["relative_mRE"] < known["mRE"]]
     if len(flat):
         yield (
-            "no relative mRE where the baseline's error does not rise above its clean error under "
-            f"some group of corruptions: {'; '.join(flat)}"
+            "no relative mRE where an error, or the baseline's, does not rise above its clean "
+            f"error under some group of corruptions: {'; '.join(flat)}"
         )
+    if len(paired) and paired["p"].notna().any():
+        yield _looked_for(paired)
+
+
+def _looked_for(paired: pd.DataFrame) -> str:
+    """What this many seeds can show at all."""
+    tested = paired[paired["p"].notna()]
+    unsure = tested[tested["verdict"] == "cannot tell"]
+    said = (
+        f"{len(tested)} comparisons, corrected for each other (Holm): any star, 'higher' or "
+        f"'lower' is wrong in {100 * LEVEL:g} % of such tables, and so is any 'equal'; "
+        f"{len(unsure)} times the seeds cannot tell"
+    )
+    first = tested[tested["quantity"] == tested["quantity"].iloc[0]]
+    least, most = (
+        _detectable(first.loc[first["detectable"].idxmin()]),
+        _detectable(first.loc[first["detectable"].idxmax()]),
+    )
+    margin = f"{first['margin'].iloc[0]:g}{' %' if first['unit'].iloc[0] else ''}"
+    needed = first["seeds_needed"].max(skipna=False)
+    many = "more than ten thousand" if math.isnan(needed) else f"{needed:.0f}"
+    span = least if least == most else f"{least} to {most}"
+    return (
+        f"{said}. In {first['quantity'].iloc[0]} an effect of {span} would be found with a chance "
+        f"of 80 %; one of {margin} in every comparison would need {many} seeds"
+    )

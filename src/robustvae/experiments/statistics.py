@@ -1,38 +1,52 @@
-"""Over seeds: t intervals, paired tests with Holm's correction, errors relative to a baseline."""
+"""Over seeds: t intervals, ratios and differences of pairs, power, equivalence, Holm's correction.
+
+docs/statistics.md says why these.
+"""
 
 import math
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
 GROUPS = ("noise", "blur", "photometric", "overlay")
 ENOUGH = 3  # seeds from which on there is an interval
 ROUNDING = 1e-12  # relative; values that vary less are equal
+LEVEL = 0.05  # chance of any wrong claim in a table
+POWER = 0.8  # with which an effect of the detectable size is found
+MOST = 10_000  # seeds; who would need more is not helped by the number
 SPREAD = ("low", "high", "p")
 
 
 def relative(errors: pd.Series, base: pd.Series) -> dict[str, float]:
-    """mRE, relative mRE and mRE of the geometric group, per cent of the base; nan where undefined.
+    """Errors of one run in per cent of those of its pair; nan where undefined.
 
-    RE = 100 e / e_base per corruption; mRE: mean over groups of the mean within the group. Relative
-    mRE: 100 times the mean over groups of sum(e - e_clean) / sum(e_base - e_base_clean), which has
-    no meaning, and is nan, where the base's error does not rise under one of the groups.
+    mRE: 100 exp of the mean over groups of the mean within the group of log(e / e_base). Relative
+    mRE: the same of one ratio per group, sum(e - e_clean) / sum(e_base - e_base,clean), which has
+    no meaning, and is nan, where one of the sums is not above 0. The geometric group is apart.
     """
     table = pd.concat({"e": errors, "base": base}, axis=1, join="inner")  # sets that both have
     clean = table.xs("clean", level="group").iloc[0]
     table = table.drop("clean", level="group")
-    ratios = table["e"] / table["base"].where(table["base"] > 0)
     rises = (table - clean).groupby("group").sum(skipna=False)
-    found = 100 * pd.DataFrame({
-        "mRE": ratios.groupby("group").mean(skipna=False),
-        "relative_mRE": rises["e"] / rises["base"].where(rises["base"] > 0),
+    logs = pd.DataFrame({
+        "mRE": _log_ratio(table).groupby("group").mean(),
+        "relative_mRE": _log_ratio(rises),
     })  # fmt: skip
-    means = found[found.index.isin(GROUPS)].mean(skipna=False)
+    means = logs[logs.index.isin(GROUPS)].mean(skipna=False)
     return {
-        "mRE": float(means["mRE"]),
-        "relative_mRE": float(means["relative_mRE"]),
-        "geometric_mRE": float(found["mRE"].get("geometric", math.nan)),
+        "mRE": 100 * math.exp(means["mRE"]),
+        "relative_mRE": 100 * math.exp(means["relative_mRE"]),
+        "geometric_mRE": 100 * math.exp(logs["mRE"].get("geometric", math.nan)),
     }
+
+
+def _log_ratio(table: pd.DataFrame) -> pd.Series:
+    positive = np.log(table.where(table > 0))
+    ratios = positive["e"] - positive["base"]
+    groups = ratios.index.get_level_values("group")
+    whole = ~groups.isin(groups[ratios.isna()])  # a group that lacks a ratio has none
+    return pd.Series(ratios.where(whole))
 
 
 def estimate(values: pd.Series, scale: float = 0.0) -> dict[str, float]:
@@ -47,3 +61,49 @@ def estimate(values: pd.Series, scale: float = 0.0) -> dict[str, float]:
         test = stats.ttest_1samp(known, 0)
         found |= zip(SPREAD, map(float, (*test.confidence_interval(), test.pvalue)), strict=True)
     return found
+
+
+def estimate_ratio(values: pd.Series) -> dict[str, float]:
+    """As `estimate`, of the logs of `values` (in per cent), and back: p is that of 100."""
+    found = estimate(np.log(values.where(values > 0) / 100), 1.0)
+    return found | {name: 100 * math.exp(found[name]) for name in ("mean", "low", "high")}
+
+
+def equivalence(values: pd.Series, margin: float) -> float:
+    """p of two one-sided t tests: small where the mean lies within +- margin of 0."""
+    known = values.dropna()
+    distance = (margin - abs(known.mean())) / known.std() * math.sqrt(len(known))
+    return float(stats.t.sf(distance, len(known) - 1))
+
+
+def power(effect: float, sd: float, seeds: int, level: float) -> float:
+    """Chance that a two-sided t test of `seeds` differences of this sd finds their mean."""
+    if seeds < 2:
+        return 0.0
+    critical = stats.t.ppf(1 - level / 2, seeds - 1)
+    found = float(stats.nct.sf(critical, seeds - 1, effect / sd * math.sqrt(seeds)))
+    return 1.0 if math.isnan(found) else found  # SciPy gives up where it is certain
+
+
+def detectable(sd: float, seeds: int, level: float) -> float:
+    """The smallest mean difference that is found with a power of 80 %, by bisection."""
+    low, high = 0.0, sd
+    while power(high, sd, seeds, level) < POWER:
+        high *= 2
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(middle, sd, seeds, level) >= POWER else (middle, high)
+    return high
+
+
+def seeds_needed(effect: float, sd: float, level: float) -> int | None:
+    """How many seeds find this effect with a power of 80 %; None: more than ten thousand."""
+    low, high = ENOUGH - 1, ENOUGH
+    while power(effect, sd, high, level) < POWER:
+        low, high = high, 2 * high
+        if low > MOST:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(effect, sd, middle, level) >= POWER else (middle, high)
+    return high

@@ -1,7 +1,8 @@
 """A model folder: weights and the settings that built them. Loading runs nothing that it reads."""
 
+import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import save as packed
 
 from robustvae.errors import UserError
 from robustvae.models.autoencoder import Autoencoder
+from robustvae.models.latents import Continuous
 from robustvae.params import LossSettings, ModelSettings, overlay, read
 from robustvae.params.loading import DEFAULTS
 from robustvae.runtime import files
@@ -40,6 +42,7 @@ def described(model: Autoencoder, config: dict[str, Any]) -> dict[str, Any]:
         "shape": list(model.shape),
         "model": model.settings.model_dump(mode="json"),
         "loss": model.loss_settings.model_dump(mode="json"),
+        "net": net(model),
         "channels_last": False,  # it decides the last digits
         "parameters": model.parameters_count,
         "versions": {
@@ -49,6 +52,15 @@ def described(model: Autoencoder, config: dict[str, Any]) -> dict[str, Any]:
         },
     }
     return {**own, **{k: v for k, v in config.items() if k not in own}}
+
+
+def net(model: Autoencoder) -> dict[str, Any]:
+    """What presets and `null` in the settings come to: docs/format.md builds the net from it."""
+    g = model.geometry
+    numbers = {name: getattr(g.preset, name) for name in ("kernel", "stride", "padding", "norm")}
+    sizes = {"widths": list(g.widths), "sides": list(g.sides), "hidden": g.hidden}
+    scale = model.latent.scale if isinstance(model.latent, Continuous) else None
+    return {**sizes, **numbers, "activation": g.activation, "head_scale": scale}
 
 
 def load(folder: Path | str, device: str = "cpu") -> Autoencoder:
@@ -66,10 +78,24 @@ def load(folder: Path | str, device: str = "cpu") -> Autoencoder:
     _compare(outline, folder / WEIGHTS)
     model = _build(config, folder / CONFIG)
     model.load_state_dict(load_file(folder / WEIGHTS))
+    _scale_head(model, config, folder / CONFIG)
     model.config = config
     if config.get("channels_last"):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.to(device).eval()
+
+
+def _scale_head(model: Autoencoder, config: Mapping[str, Any], path: Path) -> None:
+    """As it was in training; folders of before say nothing of it, and the rule is the same."""
+    if "net" not in config or not isinstance(model.latent, Continuous):
+        return
+    try:
+        scale = float(config["net"]["head_scale"])
+    except (TypeError, KeyError, ValueError):
+        scale = math.nan
+    if not 0 < scale < math.inf:
+        raise UserError(f"{path}: net.head_scale must be a number above 0; train the model again")
+    model.latent.scale = scale
 
 
 def _build(config: Any, path: Path) -> Autoencoder:

@@ -41,6 +41,13 @@ class Likelihood(nn.Module, ABC):
         out = _single(out)
         return -self.score(x, out, z, out.dtype)
 
+    def standardised(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor | None:
+        """Squared residual over its variance, mean over pixels, [...]; None where there is none.
+
+        1 on average where the decoder knows how far it is from the image.
+        """
+        return None
+
     def mean(self, out: Tensor) -> Tensor:
         """Mean image, [..., C, H, W], in [0, 1]."""
         return _single(out).sigmoid()
@@ -94,6 +101,12 @@ class Scaled(Likelihood):
         if self.variance == "fixed":
             return out.new_full((), 2 * math.log(self.sigma))
         return _floored(PACE * self.raw)
+
+    @override
+    def standardised(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor | None:
+        out = _single(out)
+        ratio = _square(x, self.mean(out)) * (-self.logvar(out)).exp()
+        return ratio.mean(PIXELS, dtype=wide(out.device))
 
 
 class Gaussian(Scaled):
@@ -149,6 +162,10 @@ class ImageT(Scaled):
         return log_student_constant(self.df, n) - 0.5 * n * logvar - tail
 
     @override
+    def standardised(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor | None:
+        return _of_t(self, x, out)
+
+    @override
     def sample(self, out: Tensor, z: Tensor) -> Tensor:
         mean, df = self.mean(out), self.df
         heavy = (df / chi_square(df, mean.shape[:-3], mean)).sqrt()[..., None, None, None]
@@ -168,6 +185,10 @@ class PixelT(Scaled):
         square = _square(x, self.mean(out)) * (-logvar).exp()
         tail = 0.5 * (self.df + 1) * torch.log1p(square / self.df).sum(PIXELS, dtype=dtype)
         return n * (log_student_constant(self.df, 1) - 0.5 * logvar) - tail
+
+    @override
+    def standardised(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor | None:
+        return _of_t(self, x, out)
 
     @override
     def sample(self, out: Tensor, z: Tensor) -> Tensor:
@@ -217,6 +238,12 @@ class StudentT(Likelihood):
         return log_student_constant(df, n) - 0.5 * n * logvar - tail
 
     @override
+    def standardised(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor:
+        df, dtype = self.df + self.latent_dim, wide(out.device)
+        square = _square(x, self.mean(out)).mean(PIXELS, dtype=dtype)
+        return square * (-self.log_scale2(z.to(dtype))).exp() * (df - 2) / df
+
+    @override
     def distortion(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor:
         r""":math:`\tfrac12 \|x - \hat x\|^2 / \sigma^2`, the t3 objective's own term, [...]."""
         return 0.5 / self.sigma**2 * _square(x, self.mean(out)).sum(PIXELS)
@@ -237,6 +264,14 @@ def build(settings: LikelihoodSettings, loss: LossSettings, latent_dim: int) -> 
     kind = LIKELIHOODS["t3" if t3 else settings.name]
     wanted = [p.name for p in inspect.signature(kind).parameters.values() if p.name in values]
     return kind(**{name: values[name] for name in wanted})
+
+
+def _of_t(law: ImageT | PixelT, x: Tensor, out: Tensor) -> Tensor | None:
+    """A t of few degrees of freedom has no variance."""
+    if law.df <= 2:
+        return None
+    found = Scaled.standardised(law, x, out, out)
+    return None if found is None else found * (law.df - 2) / law.df
 
 
 def _floored(raw: Tensor) -> Tensor:

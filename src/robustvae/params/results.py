@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
-from robustvae.params.base import Natural, Positive, Settings
+from robustvae.params.base import Natural, Positive, PositiveReal, Settings
 
 MetricName = Literal["e_den", "e_self", "e_stab", "ssim_den", "delta_elbo", "drift", "skl", "probe"]
 
@@ -18,7 +18,7 @@ class EvaluateSettings(Settings):
     elbo_samples: Positive
     iwae_samples: Natural
     iwae_images: Positive | None
-    bootstrap: Natural
+    iwae_scale: PositiveReal
     metrics: Metrics
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from robustvae.reporting.cells import Cell, name_of, number, se_of, with_error
+from robustvae.reporting.cells import Cell, measured, name_of, number, se_of, with_error
 
 APART = ("geometric", "clean")  # groups that have no part in the headline
 METHODS = {"model": "this model", "identity": "identity", "mean_image": "mean image"}
 COLUMNS = {  # quantities of the tables: heading, what it is
     "e_den": ("e_den", "squared error per pixel to the clean image; lower is better"),
+    "psnr": ("PSNR", "the same in dB, mean over images; higher is better"),
     "skill": ("skill", "1 - e_den / e_best; above 0 is better than either baseline"),
     "skill_id": ("vs identity", "1 - e_den / e_id; above 0 is better than doing nothing"),
     "skill_const": ("vs mean", "1 - e_den / e_const; above 0 is better than a constant"),
@@ -77,7 +78,7 @@ def tables(results: Results) -> Iterator[Table]:
         for method, groups in results.evaluation.get("aggregates", {}).items()
         for group, values in groups.items()
     ])  # fmt: skip
-    note = f"{images} per row. Small figures: half a 95 % interval over images."
+    note = f"{images} per row. Small figures: half a 95 % interval over images, of rates both ends."
     if {"auroc", "fpr95"} & set(shown):
         note += f" AUROC and FPR95: of the {results.evaluation['score']}."
     yield from outliers(results)
@@ -85,7 +86,7 @@ def tables(results: Results) -> Iterator[Table]:
     yield Table(f"Every {one}", note, heads, [
         (row["method"] != "model", [
             _text(_set(row)), _text(row["group"]), _text(METHODS[row["method"]]),
-            *(number(row[name], row.get(f"{name}_se")) for name in shown)])
+            *(measured(row, name) for name in shown)])
         for row in table.to_dict("records")
     ])  # fmt: skip
 
@@ -111,7 +112,10 @@ def _of_our_model(results: Results) -> Iterator[Table]:
 
 def units(config: Mapping[str, Any]) -> str:
     """What the terms of the loss are in: nats, but not for every kind of model."""
-    total = "total: recon + beta · divergence; mse: per pixel."
+    total = (
+        "total: recon + beta · divergence; mse: per pixel; psnr: dB; residual: squared, over the "
+        "decoder's variance."
+    )
     if config["model"]["latent"]["name"] == "vq":
         return (
             "Per image. recon: nats; divergence: squared distance of features from their codes, "

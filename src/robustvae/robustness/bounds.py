@@ -24,6 +24,8 @@ from robustvae.runtime.progress import track
 
 FEW_DRAWS = 2  # an effective sample size below this leaves the importance-weighted bound very loose
 IMPROPER = "the cross-entropy of grey pixels is no normalised likelihood"
+ENLARGED = "the images were enlarged: most pixels follow from others, bits per pixel mean nothing"
+SOME, FACTORS = 8, (1, 4, 16)  # images, and multiples of K, on which the bound's growth is shown
 HEAVY_DF = 4  # up to this df, log-weights that grow like |z|^2 have no variance
 
 
@@ -147,6 +149,40 @@ def importance_weighted(
     return Weighted(first - count, other - count, np.exp(2 * first - second))
 
 
+def widened(q: Diagonal, scale: float) -> Diagonal:
+    """The posteriors as proposals, `scale` times as wide: they miss less of the true ones."""
+    return dataclasses.replace(q, logvar=q.logvar + 2 * math.log(scale))
+
+
+def growth(
+    model: Autoencoder, images: Images, q: Diagonal, samples: int, size: int, draws: Draws
+) -> dict[int, Values]:
+    """Importance-weighted bound of the first few images at K, 4 K and 16 K, from the same draws.
+
+    The smaller K: means over blocks of the draws.
+    """
+    few, most = min(SOME, len(images)), max(FACTORS) * samples
+    index = torch.arange(most * few) % few
+    repeated = dataclasses.replace(q, mu=q.mu[index], logvar=q.logvar[index])
+    noise, x, p = (
+        draws.standard(repeated, "growth"),
+        pixels(model, images, slice(few)),
+        model.prior(),
+    )
+
+    def weights(where: slice) -> Tensor:
+        part = select(repeated, where)
+        z = shifted(part, noise[where])
+        fit = model.likelihood.log_prob(x[index[where]], model.decode(z), z)
+        return (fit + p.log_prob(z) - part.log_prob(z)).cpu().double()
+
+    found = torch.cat(each(weights, len(index), size)).view(most, few)
+    bounds = {
+        k: found.view(-1, k, few).logsumexp(1).mean(0) for k in (f * samples for f in FACTORS)
+    }
+    return {k: (bound - math.log(k)).numpy() for k, bound in bounds.items()}
+
+
 def dequantised(images: NDArray[np.uint8], seed: int) -> NDArray[np.float32]:
     """(k + u) / 256 with u uniform on [0, 1): their density bounds the code length of 8 bits."""
     noise = seeding.numpy_rng(seed, "evaluate", "dequantise").random(images.shape)
@@ -199,6 +235,12 @@ def no_elbo(model: Autoencoder) -> str | None:
     return None
 
 
+def bound_name(settings: EvaluateSettings) -> str:
+    """The importance-weighted bound with its K, and the width of its proposal where it is not 1."""
+    scale = settings.iwae_scale
+    return f"iwae_{settings.iwae_samples}" + (f"_wide_{scale:g}" if scale != 1 else "")
+
+
 def likelihood(
     model: Autoencoder,
     images: NDArray[np.uint8],
@@ -206,10 +248,11 @@ def likelihood(
     binary: bool,
     settings: EvaluateSettings,
     draws: Draws,
+    enlarged: bool = False,
 ) -> Report:
     """What may be said about log p(x) of the first iwae_images, of posteriors q (None: vq)."""
     report, size = Report(), settings.batch_size
-    weighted, count = f"iwae_{settings.iwae_samples}", settings.iwae_images or len(images)
+    weighted, count = bound_name(settings), settings.iwae_images or len(images)
     images, q = images[:count], None if q is None else select(q, slice(0, count))
     fit, rate = mean_elbo(model, images, q, settings.elbo_samples, size, draws)
     report.facts["images"] = len(images)
@@ -222,12 +265,19 @@ def likelihood(
     reason = no_elbo(model)
     report.put("elbo", fit - rate, reason)
     best = _bound(model, images, q, settings, draws, report, weighted)
+    if best is not None and q is not None:
+        proposal = widened(q, settings.iwae_scale)
+        first, *others = growth(model, images, proposal, settings.iwae_samples, size, draws).items()
+        for k, bound in others:
+            report.put(f"rise_{k}", bound - first[1])
     source, best = ("elbo", fit - rate) if best is None else (weighted, best)
     report.put("log_likelihood", best, report.reasons.get(source))
     density = not isinstance(model.likelihood, Bernoulli)
     report.facts |= {"log_likelihood_is": source, "density_only": density}
     dimensions = math.prod(images.shape[1:]) * math.log(2)
-    if not density:
+    if enlarged:
+        report.put("bits_per_dim", None, ENLARGED)
+    elif not density:
         report.put("bits_per_dim", -best / dimensions, report.reasons.get(source))
     elif binary:
         report.put("bits_per_dim", None, "a density of binary pixels is no code length")
@@ -257,6 +307,7 @@ def _bound(
     if q is None:
         report.put(name, None, "vq: the code is deterministic, there is nothing to weight")
         return None
+    q = widened(q, settings.iwae_scale)
     start = time.perf_counter()
     result = importance_weighted(
         model, images, q, settings.iwae_samples, settings.batch_size, draws
@@ -264,7 +315,7 @@ def _bound(
     report.cost = (time.perf_counter() - start) / len(images)
     report.put(name, result.bound)
     if model.loss_settings.kind == "t3":
-        report.put(f"iwae_alt_prior_{settings.iwae_samples}", result.alternative)
+        report.put(name.replace("iwae_", "iwae_alt_prior_"), result.alternative)
     report.put("effective_samples", result.effective)
     mean = result.effective.mean()
     if mean < FEW_DRAWS:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +15,11 @@ from robustvae.models.autoencoder import Autoencoder
 from robustvae.models.distributions import DiagNormal, Diagonal, wide
 from robustvae.models.divergences import kl
 from robustvae.models.latents import perplexity
+from robustvae.robustness import quantiles
 from robustvae.robustness.batches import each, pixels
 from robustvae.robustness.bounds import Draws, select, shifted
+from robustvae.robustness.quantiles import Law
+from robustvae.runtime import seeding
 
 ACTIVE = 0.01  # a dimension is active where the variance of its posterior mean exceeds this
 PAIRS = 1000  # images the aggregate posterior is estimated from
@@ -88,6 +92,7 @@ class Collapse:
     verdict: str
     collapsed: bool
     reasons: dict[str, str] = field(default_factory=dict)  # of values that are None
+    warnings: tuple[str, ...] = ()
 
     @property
     def headline(self) -> dict[str, float | None]:
@@ -117,7 +122,35 @@ def latents(
     }
     found = {name: array.detach().float().numpy() for name, array in arrays.items()}
     found["active"] = (spread(q) > 0).numpy()
-    return continuous(q, p, draws), found
+    return _with_fit(continuous(q, p, draws), found, q, p, draws.seed), found
+
+
+def one_each(seed: int) -> np.random.Generator:
+    """The draws by which the aggregate posterior is compared with the prior, figures included."""
+    return seeding.numpy_rng(seed, "evaluate", "one latent each")
+
+
+def _with_fit(
+    use: Collapse, arrays: Mapping[str, NDArray[Any]], q: Diagonal, p: Diagonal, seed: int
+) -> Collapse:
+    """Is the aggregate posterior what new latents are drawn from, each dimension on its own?"""
+    df = getattr(p, "df", 0.0)
+    scales = np.exp(p.logvar.double().numpy() / 2)
+    laws = [Law(float(c), float(s), df) for c, s in zip(p.mu, scales, strict=True)]
+    mu, logvar = (arrays[name].astype(float) for name in ("mu", "logvar"))
+    z, law = quantiles.standardised(mu, logvar, getattr(q, "df", 0.0), laws, one_each(seed))
+    panels = quantiles.panels(z, law)
+    worst = max(panels, key=lambda dim: panels[dim].distance)
+    outside, largest = sum(part.outside > 0 for part in panels.values()), panels[worst].distance
+    values: dict[str, float | None] = {"outside_prior": outside, "prior_distance": largest}
+    if not outside:
+        return dataclasses.replace(use, values=use.values | values)
+    text = (
+        f"{outside} of {len(panels)} latents are not distributed as new ones are drawn (beyond a "
+        f"95 % band for all of them together), by a Kolmogorov-Smirnov distance of up to "
+        f"{largest:.3f} (z{worst}): samples meet codes that no image has"
+    )
+    return dataclasses.replace(use, values=use.values | values, warnings=(text,))
 
 
 def _on_cpu(law: Diagonal) -> Diagonal:

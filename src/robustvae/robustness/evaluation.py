@@ -38,6 +38,7 @@ class Material:
     mean_image: NDArray[np.float32]  # [C, H, W], of the training images
     labels: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)  # of test; of train
     binary: bool = False  # are pixels black or white?
+    enlarged: bool = False  # were images smaller than they are here?
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ def own(
     q = {s: bounds.posteriors(model, images[s], size) for s in splits}
     losses = {s: measure.losses(model, images[s], q[s], s, size, draws) for s in splits}
     binary = material.binary
-    likelihood = bounds.likelihood(model, images["test"], q["test"], binary, settings, draws)
+    likelihood = bounds.likelihood(
+        model, images["test"], q["test"], binary, settings, draws, material.enlarged
+    )
     if likelihood.cost is not None:
         say(f"importance-weighted bound: {1000 * likelihood.cost:.1f} ms per image")
     use, latents = collapse.latents(model, images["test"], q["test"], size, draws)
@@ -89,10 +92,10 @@ def own(
     gone = {place: report.reasons for place, report in reports.items()} | {"collapse": use.reasons}
     for place, part in gone.items():
         reasons |= {f"{place}.{name}": why for name, why in part.items()}
-    said = [use.verdict] if use.collapsed else []
+    said = [*([use.verdict] if use.collapsed else []), *use.warnings]
     said += [text for report in reports.values() for text in report.warnings]
     details = {
-        "warnings": said + table.warnings(rows),
+        "warnings": measure.too_sure(model, losses) + said + table.warnings(rows),
         "collapse": {"verdict": use.verdict, **use.values},
         "losses": {s: reports[s].content for s in splits},
         "likelihood": likelihood.content,
@@ -100,7 +103,7 @@ def own(
         "reasons": reasons,
         "score": "negative ELBO" if model.likelihood.proper(binary) else "cross-entropy + KL",
     }
-    wanted = {*SHORT, f"iwae_{settings.iwae_samples}"}
+    wanted = {*SHORT, bounds.bound_name(settings)}
     short = {name: v for name, v in likelihood.means.items() if name in wanted}
     metrics: dict[str, Any] = {**{s: losses[s].means for s in splits}, "likelihood": short}
     metrics["robustness"] = {**table.headline(rows), **use.headline}
@@ -138,7 +141,7 @@ def _robustness(
     known = measure.Known(asked, material.mean_image, probe)
     values, means = measure.measure(subject, material.sets, known, settings)
     gaps = measure.gaps(missing, probe, settings)
-    rows, reasons = table.tabulate(values, material.listed, settings, seed, gaps)
+    rows, reasons = table.tabulate(values, material.listed, gaps)
     return values, means, rows, reasons | table.missing(rows, gaps)
 
 

@@ -15,6 +15,7 @@ from robustvae.data import binarize
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.models.distributions import Diagonal, wide
 from robustvae.models.divergences import Objective
+from robustvae.models.likelihoods import Gaussian
 from robustvae.params import EvaluateSettings
 from robustvae.robustness import metrics, table
 from robustvae.robustness.batches import each, on, pixels, slices
@@ -31,6 +32,7 @@ Block = tuple[list[K], Tensor]  # names, and a row for each, [names, images, ...
 PIXEL_METRICS = {"e_den", "e_self", "e_stab", "ssim_den"}  # what the baselines have too
 TRAIN_IMAGES = 10_000  # at most, for the training images' losses and for the probe
 RECENT = 12  # comparisons of two images that are remembered; a set has 8
+SURE = 1.2  # squared residual over its variance above which a decoder is called too sure
 
 
 def binarized(
@@ -72,20 +74,30 @@ def losses(
         if q is None or noise is None:
             terms = model.terms(x)
             recon, divergence, out = terms.recon, terms.divergence, terms.out
+            z = drawn = out  # what scores images of codes does not look at z
         else:
             part = select(q, where)
             z = shifted(part, noise[where])
-            recon = model.likelihood.distortion(x, model.decode(z), z)
+            drawn = model.decode(z)
+            recon = model.likelihood.distortion(x, drawn, z)
             divergence, _ = model.divergence.evaluate(part, model.prior())
             out = model.decode(part.mean)
-        found = (recon, divergence, metrics.mse(model.likelihood.mean(out), x))
+        residual = model.likelihood.standardised(x, drawn, z)
+        found = [recon, divergence, metrics.mse(model.likelihood.mean(out), x)]
+        found += [] if residual is None else [residual]
         return torch.stack([values.cpu().double() for values in found])
 
     parts = each(work, len(images), size, f"losses, {name}")
     return _summed_up(model, *torch.cat(parts, 1))
 
 
-def _summed_up(model: Autoencoder, recon: Tensor, divergence: Tensor, mse: Tensor) -> Report:
+def _summed_up(
+    model: Autoencoder,
+    recon: Tensor,
+    divergence: Tensor,
+    mse: Tensor,
+    residual: Tensor | None = None,
+) -> Report:
     """Means; the total is recon + beta * divergence, as it is in validation."""
     report, settings = Report(), model.loss_settings
     infinite = float(divergence.isinf().double().mean())
@@ -96,8 +108,24 @@ def _summed_up(model: Autoencoder, recon: Tensor, divergence: Tensor, mse: Tenso
     total = Objective(settings.beta, fixed)(recon, divergence, step=0)
     report.put("total", total.reshape(1).numpy(), reason if settings.beta else None)
     report.put("mse", mse.numpy())
+    report.put("psnr", metrics.psnr(mse.numpy()))
+    none = None if residual is not None else "the likelihood has no variance of its own"
+    report.put("residual", None if residual is None else residual.numpy(), none)
     report.facts |= {"divergence_infinite_fraction": infinite, "images": len(recon)}
     return report
+
+
+def too_sure(model: Autoencoder, found: Mapping[str, Report]) -> list[str]:
+    """A warning where the variance that a decoder has learned is too small for test images."""
+    test, train = (found[split].means.get("residual") for split in ("test", "train"))
+    learned = isinstance(model.likelihood, Gaussian) and model.likelihood.variance != "fixed"
+    if not learned or test is None or test <= SURE:
+        return []
+    seen = "" if train is None else f" ({train:.2f} times on training images)"
+    return [
+        f"the decoder is too sure of itself: on test images its squared residuals are {test:.2f} "
+        f"times the variance that it learned{seen}; likelihoods and samples with noise suffer"
+    ]
 
 
 def fit_probe(

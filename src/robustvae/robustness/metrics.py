@@ -14,12 +14,13 @@ from scipy import stats
 from torch import Tensor
 
 from robustvae.models.distributions import DiagNormal, Diagonal, wide
+from robustvae.robustness import rates
+from robustvae.robustness.rates import Rate
 
 Values = NDArray[np.float64]  # [N], one per image
 Compare = Callable[[Tensor, Tensor], Tensor]  # images [B, C, H, W], twice -> [B]
 Summary = tuple[float, float]  # value, standard error; NaN where there is none
 PROBE_ITERATIONS = 1000
-FEW = 100  # images: of fewer, resamples that all agree are no proof of certainty
 
 
 def mse(a: Tensor, b: Tensor) -> Tensor:
@@ -133,6 +134,12 @@ def mean(values: Values) -> Summary:
     return float(values.mean()), float(error)
 
 
+def psnr(errors: Values) -> Values:
+    """Peak signal-to-noise ratio of squared errors per pixel on [0, 1], in dB; inf for 0."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(-10 * np.log10(errors))
+
+
 def median(values: Values) -> Summary:
     """Median; its error is a quarter of the width of the 95 % order-statistic interval."""
     ordered, n = np.sort(values), len(values)
@@ -162,56 +169,25 @@ def skills(e_den: Values, e_id: Values, e_const: Values) -> dict[str, Summary]:
     return {"e_best": error, "skill": found[f"skill_{best}"], **found}
 
 
-def _rates(negatives: Values, positives: Values) -> tuple[float, float]:
-    """AUROC and FPR95 from counts per distinct score, ascending, [V]."""
-    n, m = negatives.sum(), positives.sum()
-    below = negatives.cumsum() - negatives / 2  # ties count half
-    found = positives[::-1].cumsum()[::-1]  # positives at or above each score
-    last = (found >= 0.95 * m - 1e-9).sum() - 1  # highest threshold that finds 95 %
-    return float((positives * below).sum() / (n * m)), float(negatives[last:].sum() / n)
-
-
-def detection(
-    clean: Values, corrupted: Values, rng: np.random.Generator, resamples: int
-) -> dict[str, Summary]:
-    """How well a score tells corrupted from clean images: AUROC (ties half), and the rate of false
-    alarms where 95 % are found. Errors: bootstrap over images, each with both its scores; none of
-    one image, nor where few images leave no spread.
-    """
-    scores, place = np.unique(np.concatenate([clean, corrupted]), return_inverse=True)
-    places, n = np.split(place, [len(clean)]), len(clean)
-
-    def rates(weights: Values | None = None) -> tuple[float, float]:
-        negatives, positives = (np.bincount(p, weights, len(scores)).astype(float) for p in places)
-        return _rates(negatives, positives)
-
-    counts = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(resamples))
-    draws = [rates(count.astype(float)) for count in counts]
-    errors = np.std(draws, axis=0, ddof=1) if resamples > 1 and n > 1 else np.full(2, np.nan)
-    if n < FEW:
-        errors[errors == 0] = np.nan
-    return dict(zip(("auroc", "fpr95"), zip(rates(), errors.tolist(), strict=True), strict=True))
-
-
 def summarise(
-    columns: dict[str, Values],
-    clean: dict[str, Values],
-    e_const: Values | None,
-    rng: np.random.Generator,
-    resamples: int,
-) -> dict[str, Summary]:
+    columns: dict[str, Values], clean: dict[str, Values], e_const: Values | None
+) -> dict[str, Summary | Rate]:
     """Every quantity of one set from its values per image.
 
     `clean`: those of the clean images; `e_const`: errors of the mean training image to them.
     """
-    table = {name: (median if name == "skl" else mean)(values) for name, values in columns.items()}
+    of: dict[str, Callable[[Values], Summary | Rate]] = {"skl": median, "probe": rates.accuracy}
+    table = {name: of.get(name, mean)(values) for name, values in columns.items()}
     if e_const is not None and "e_id" in columns:
         table["e_const"] = mean(e_const)
+        if "e_den" in columns and columns["e_den"].all():
+            table["psnr"] = mean(psnr(columns["e_den"]))
         if "e_den" in columns:
             table |= skills(columns["e_den"], columns["e_id"], e_const)
     if "neg_elbo" in columns:
-        table["delta_elbo"] = mean(columns["neg_elbo"] - clean["neg_elbo"])
-        table |= detection(clean["neg_elbo"], columns["neg_elbo"], rng, resamples)
+        scores = clean["neg_elbo"], columns["neg_elbo"]
+        table["delta_elbo"] = mean(scores[1] - scores[0])
+        table |= {"auroc": rates.auroc(*scores), "fpr95": rates.fpr95(*scores)}
     return table
 
 

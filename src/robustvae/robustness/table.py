@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robustvae.params import EvaluateSettings
 from robustvae.robustness import metrics
 from robustvae.robustness.metrics import Values
-from robustvae.runtime import seeding
 
 HEADLINE = ("noise", "blur", "photometric", "overlay")  # geometric stands apart
 METHODS = ("model", "identity", "mean_image")
 OF_METRIC = {
-    "e_den": ("e_id", "e_const", "e_best", "e_den", "skill", "skill_id", "skill_const"),
+    "e_den": ("e_id", "e_const", "e_best", "e_den", "psnr", "skill", "skill_id", "skill_const"),
     "e_self": ("e_self",),
     "e_stab": ("e_stab",),
     "ssim_den": ("ssim_id", "ssim_den"),
@@ -33,6 +31,7 @@ SOURCE = {  # numbers of the headline that are named otherwise than what they ar
     "skill_below_0": "skill",
     "constant_wins": "skill_const",
 }
+RATES = ("auroc", "fpr95", "probe")
 SKILLS = ("skill", "skill_id", "skill_const")
 AGAINST_CLEAN = (*SKILLS, "e_best", "auroc", "fpr95")  # the clean images themselves have none
 
@@ -43,12 +42,11 @@ Labels = dict[str, str | int | bool]  # what a row says of its set
 def tabulate(
     columns: Columns,
     sets: Sequence[Labels],
-    settings: EvaluateSettings,
-    seed: int,
     gaps: dict[str, str],
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """One row per set and method, a column per quantity and per standard error; all gaps' reasons.
 
+    Rates have the ends of their 95 % interval too, which is not symmetric.
     `sets` have `name`, the first of them `clean`; `gaps` are the columns to leave empty, with why.
     """
     rows, reasons = [], dict(gaps)
@@ -62,18 +60,22 @@ def tabulate(
                 wrong = int((~np.isfinite(values[quantity])).sum())
                 place = f"{name}.{method}.{quantity}"
                 reasons[place] = f"not finite for {wrong} of {count} images"
-            rng = seeding.numpy_rng(seed, "evaluate", "bootstrap", name)
             clean = columns["clean", method]
             constant = columns[name, "mean_image"].get("e_den")
-            summary = metrics.summarise(finite, clean, constant, rng, settings.bootstrap)
+            summary = metrics.summarise(finite, clean, constant)
             row: dict[str, Any] = {k: v for k, v in labels.items() if k != "name"}
             row |= {"method": method, "n": count}
             for quantity in QUANTITIES:
                 missing = quantity in gaps or (name == "clean" and quantity in AGAINST_CLEAN)
-                pair = (np.nan, np.nan) if missing else summary.get(quantity, (np.nan, np.nan))
-                row[quantity], row[f"{quantity}_se"] = pair
+                found = (np.nan, np.nan) if missing else summary.get(quantity, (np.nan, np.nan))
+                row[quantity], row[f"{quantity}_se"] = found[:2]
+                if quantity in RATES:
+                    ends = found[2:] or (np.nan, np.nan)
+                    row[f"{quantity}_low"], row[f"{quantity}_high"] = ends
             if "skill" in summary and name != "clean" and np.isnan(summary["skill"][0]):
                 reasons[f"{name}.{method}.skill"] = "the images are those of the clean set"
+            if method == "model" and "e_den" in finite and "psnr" not in summary:
+                reasons[f"{name}.model.psnr"] = "infinite for images without any error"
             rows.append(row)
     return pd.DataFrame(rows), {f"robustness.{k}": v for k, v in sorted(reasons.items())}
 

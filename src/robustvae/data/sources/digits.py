@@ -22,7 +22,8 @@ def read(raw: Path, root: Path) -> Pictures:
     digits = load_digits()
     pixels = np.stack([_enlarge(image) for image in digits.images])[:, None]
     labels, names = digits.target.astype(np.int64), [str(d) for d in range(10)]
-    return Pictures(Pixels(pixels), {"train": np.arange(len(pixels))}, labels, names)
+    splits = {"train": np.arange(len(pixels))}
+    return Pictures(Pixels(pixels), splits, labels, names, enlarged=True)
 
 
 def _enlarge(image: np.ndarray) -> np.ndarray:

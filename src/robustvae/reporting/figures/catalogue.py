@@ -59,9 +59,9 @@ GALLERY: dict[str, Entry] = {
         draws.qq_grid,
         "One panel per latent, largest Kolmogorov-Smirnov distance D first. Points on the line: "
         "codes of test images are distributed as new latents are drawn. Blue: where all points "
-        "stay together in 95 of 100 samples of that law (order statistics at equal local levels); "
-        "D is orange where one leaves it. An inactive latent agrees trivially. For heavy tails "
-        "both axes shrink outwards."),
+        "of all latents stay together in 95 of 100 samples of that law (order statistics at equal "
+        "local levels); D is orange where one leaves it. An inactive latent agrees trivially. "
+        "For heavy tails both axes shrink outwards."),
     "qq-pooled": Entry("Latent space", "chart", "All latent dimensions together", draws.qq_pooled,
         "The same for all dimensions at once. Values of one image depend on each other, so the "
         "band is somewhat too narrow; read the shape and the tails."),

@@ -95,7 +95,7 @@ def bars(table: pd.DataFrame, names: Sequence[str], quantities: Sequence[str],
 def _bars(axes: Axes, y: Values, table: pd.DataFrame, quantity: str,
           baselines: Mapping[str, pd.DataFrame]) -> None:  # fmt: skip
     value = table[quantity].to_numpy(float)
-    error = Z95 * table.get(f"{quantity}_se", pd.Series(np.nan, table.index)).to_numpy(float)
+    error = _arms(table, quantity)
     shown = np.maximum(value, -1.0) if quantity == "skill" else value  # skill has no lower limit
     colour = np.where(value < 0, RED, BLUE) if quantity == "skill" else BLUE
     axes.barh(y, shown, 0.62, color=colour, alpha=0.85, label="this model")
@@ -117,6 +117,18 @@ def _bars(axes: Axes, y: Values, table: pd.DataFrame, quantity: str,
         axes.axvline(0.5, color=MUTED, lw=0.8, ls=":")
 
 
+def _arms(table: pd.DataFrame, quantity: str) -> Values:
+    """Down and up to the ends of the 95 % interval, [2, N]; of rates they differ."""
+    if f"{quantity}_low" in table:
+        ends = (
+            table[quantity] - table[f"{quantity}_low"],
+            table[f"{quantity}_high"] - table[quantity],
+        )
+        return np.stack([end.to_numpy(float) for end in ends])
+    errors = table.get(f"{quantity}_se", pd.Series(np.nan, table.index))
+    return np.tile(Z95 * errors.to_numpy(float), (2, 1))
+
+
 @styled
 def severity_curves(table: pd.DataFrame, quantity: str, clean: float,
                     title: str, note: str) -> Figure:  # fmt: skip
@@ -130,7 +142,7 @@ def severity_curves(table: pd.DataFrame, quantity: str, clean: float,
             x, y = part["severity"], part[quantity]
             axes.plot(np.r_[0, x], np.r_[clean, y], "o-", ms=3, color=colour,
                       label=str(name).replace("_", " "))  # fmt: skip
-            axes.errorbar(x, y, Z95 * part[f"{quantity}_se"],
+            axes.errorbar(x, y, _arms(part, quantity),
                           fmt="none", ecolor=colour, elinewidth=1)  # fmt: skip
         axes.legend(fontsize=7.5, labelcolor=INK)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -10,7 +10,8 @@ from torch import Tensor
 from robustvae.reporting.figures import charts, contamination, latent, pictures
 from robustvae.reporting.figures.pictures import Images
 from robustvae.reporting.figures.run import Array, Run, key, label
-from robustvae.robustness.quantiles import Law, aggregate_sample, qq
+from robustvae.robustness import collapse, quantiles
+from robustvae.robustness.quantiles import Law, qq
 
 TRAVERSED = (0.02, 0.98)  # probabilities of the prior between which a latent is moved
 SCATTERED = 1500  # points of a scatter panel, at most
@@ -114,7 +115,7 @@ def qq_grid(run: Run, title: str) -> Figure | None:
     if run.model.family == "vq":
         return None
     z, law = _standardised(run)
-    panels = {dim: qq(z[:, dim], law, 200 if z.shape[1] <= 16 else 80) for dim in range(z.shape[1])}
+    panels = quantiles.panels(z, law)
     worst = sorted(panels, key=lambda dim: -panels[dim].distance)[: run.settings.qq_panels]
     dims = f"{len(worst)} of {len(panels)} dimensions"
     note = run.note("one z per image, in units of the prior", f"{run.n} per panel", dims)
@@ -133,11 +134,9 @@ def qq_pooled(run: Run, title: str) -> Figure | None:
 def _standardised(run: Run) -> tuple[Array, Law]:
     """Aggregate posterior [N, Z] in units of the prior's scale, and the law it should follow."""
     mu, logvar = (run.latents[name].astype(float) for name in ("mu", "logvar"))
-    rng = np.random.default_rng(torch.initial_seed())
+    rng = collapse.one_each(run.model.config["run"]["seed"])
     laws = [run.law(dim) for dim in range(mu.shape[1])]
-    z = aggregate_sample(mu, logvar, float(run.latents["df"]), rng)
-    z = (z - [law.location for law in laws]) / [law.scale for law in laws]
-    return z, Law(df=laws[0].df)
+    return quantiles.standardised(mu, logvar, float(run.latents["df"]), laws, rng)
 
 
 def kl(run: Run, title: str) -> Figure | None:

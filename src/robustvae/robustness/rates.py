@@ -1,0 +1,95 @@
+"""Rates with 95 % intervals that stay honest near 0 and 1: AUROC, false alarms, accuracy.
+
+All have Wilson's form, with the number of images that the variance of the rate stands for;
+docs/statistics.md gives their simulated coverage.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Values = NDArray[np.floating[Any]]
+FOUND = 0.95  # share of the corrupted that the threshold of FPR95 finds
+AROUND = 0.03  # share on either side over which the ROC curve's slope is taken there, at most,
+BAND = 0.1  # or this times n ** -0.2
+PRIOR = 10  # images with an error that the usual variance counts as, beside those seen
+Z = float(stats.norm.ppf(0.975))
+
+
+class Rate(NamedTuple):
+    """A share of 1; `se` is half the interval over 1.96, so that it is never 0."""
+
+    value: float
+    se: float
+    low: float
+    high: float
+
+
+def wilson(p: float, n: float) -> Rate:
+    """Wilson's score interval of a share p among n (perhaps no whole number)."""
+    z2 = Z * Z / n
+    centre = (p + z2 / 2) / (1 + z2)
+    half = Z * np.sqrt(p * (1 - p) / n + z2 / (4 * n)) / (1 + z2)
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return Rate(float(p), float(half / Z), float(min(low, p)), float(max(high, p)))
+
+
+def accuracy(correct: Values) -> Rate:
+    """Share of ones among independent zeros and ones."""
+    return wilson(float(correct.mean()), len(correct))
+
+
+def auroc(clean: Values, corrupted: Values) -> Rate:
+    """Chance that a corrupted image scores above a clean one, ties half; scores of the same images.
+
+    The variance is DeLong's, an image adding what both its scores do. It rests on the images that
+    are ranked wrongly at all: where these are few, it is drawn to that of 2 n independent trials.
+    """
+    n = len(clean)
+    below, above = _below(clean, corrupted), 1 - _below(corrupted, clean)
+    value = float(below.mean())
+    if n < 2:
+        return Rate(value, *[np.nan] * 3)
+    wrong = min(sum(int((v < 1).sum()) for v in (below, above)),
+                sum(int((v > 0).sum()) for v in (below, above)))  # fmt: skip
+    weight = wrong / (wrong + PRIOR)
+    delong, usual = (below + above).var(ddof=1) / n, value * (1 - value) / (2 * n)
+    return _interval(value, weight * delong + (1 - weight) * usual, 2 * n)
+
+
+def _below(reference: Values, scores: Values) -> Values:
+    """Share of the reference below each score, ties half."""
+    ordered = np.sort(reference)
+    both = (np.searchsorted(ordered, scores, side) for side in ("left", "right"))
+    return np.asarray(sum(both) / (2 * len(ordered)), float)
+
+
+def fpr95(clean: Values, corrupted: Values) -> Rate:
+    """Share of clean images at or above the highest score that finds 95 % of the corrupted.
+
+    The threshold is an estimate too: it adds the slope of the ROC curve times the error of 95 %.
+    Without that, at a rate of 0.3, intervals of 95 % cover 70 %.
+    """
+    n, ordered = len(clean), np.sort(corrupted)[::-1]
+
+    def at(found: float) -> float:
+        place = int(np.ceil(found * n - 1e-9))
+        return float(ordered[min(max(place, 1), n) - 1])
+
+    around = min(AROUND, BAND * n**-0.2)
+    threshold, high, low = (at(found) for found in (FOUND, FOUND - around, FOUND + around))
+    alarms, hits = clean >= threshold, corrupted >= threshold
+    value = float(alarms.mean())
+    if n < 2:
+        return Rate(value, *[np.nan] * 3)
+    rise = [float(((scores >= low) & (scores < high)).mean()) for scores in (clean, corrupted)]
+    slope = rise[0] / rise[1] if rise[1] > 0 else 0.0
+    return _interval(value, float((alarms - slope * hits).var(ddof=1)) / n, n)
+
+
+def _interval(value: float, variance: float, most: float) -> Rate:
+    """Wilson's, of as many images as the variance stands for; `most` where it is 0."""
+    spread = value * (1 - value)
+    return wilson(value, spread / variance if spread > 0 and variance > 0 else most)
