@@ -22,6 +22,9 @@ TINY = {
     "train.epochs": 3,
     "train.batch_size": 16,
     "train.lr": 0.01,
+    "train.scheduler.name": "constant",
+    "train.input_noise": {"name": "none", "amount": 0.0},
+    "train.ema": None,
 }
 
 

@@ -152,7 +152,7 @@ def test_a_table_of_54_comparisons_makes_a_false_claim_in_5_of_100_studies(
             p = stats.ttest_1samp(change.reshape(54, seeds), 0, axis=1).pvalue
         else:
             p = [statistics.equivalence(row, math.log(1.05)) for row in values]
-        wrong += bool((statistics.holm(pd.Series(p)) < statistics.LEVEL).any())
+        wrong += bool((inference.holm(pd.Series(p)) < statistics.LEVEL).any())
     assert wrong / studies < 0.05 + 2 * math.sqrt(0.05 * 0.95 / studies)
 
 
@@ -317,7 +317,8 @@ def test_runs_that_hardly_differ_are_equal_within_the_margin(unpainted: Path) ->
 def test_a_study_is_kept_as_a_table_and_a_recipe_and_compared_again_from_them(
     unpainted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cli.main(["compare", "--csv", "kept/study.csv"])
+    judged = ["--judge", "skill", "mRE", "e_den"]
+    cli.main(["compare", "--csv", "kept/study.csv", *judged])
     tables = [
         (unpainted / f"reports/compare/{n}.csv").read_text() for n in ("compare", "differences")
     ]
@@ -334,13 +335,18 @@ def test_a_study_is_kept_as_a_table_and_a_recipe_and_compared_again_from_them(
     monkeypatch.setattr(compare, "git", None)
     page_there = unpainted / "kept/page.md"
     page_there.write_text("before\n<!-- tables of study -->\nold\n<!-- end of study -->\nafter\n")
-    cli.main(["compare", "study.csv", "--into", "page.md"])
+    cli.main(["compare", "study.csv", "--into", "page.md", *judged])
     again = [Path(f"reports/compare/{n}.csv").read_text() for n in ("compare", "differences")]
     assert again == tables
     text = page_there.read_text()
     assert text.startswith("before\n<!-- tables of study -->\n\n### Means over seeds")
     assert text.endswith("<!-- end of study -->\nafter\n")
     assert "old" not in text
+    head, _, first = text.split("### Means over seeds\n\n")[1].splitlines()[:3]
+    columns = dict(zip(head.split("|"), first.split("|"), strict=True))
+    shown = means(unpainted / "kept").loc["beta 1, df 0"]
+    for quantity in judged[1:]:
+        assert columns[f" {quantity} "].split()[0] == f"{shown.loc[quantity, 'mean']:.4g}", quantity
 
 
 def test_a_kept_study_says_which_code_and_versions_made_each_run(unpainted: Path) -> None:

@@ -141,7 +141,8 @@ def test_squared_residuals_of_draws_are_the_variance_on_average(likelihood):
         assert found is None
     else:
         assert found.shape == (len(x),)
-        assert found.mean().item() == pytest.approx(1, abs=0.05)
+        heavy = isinstance(likelihood, ImageT)  # of df 3 the square has no variance
+        assert found.mean().item() == pytest.approx(1, abs=0.2 if heavy else 0.05)
 
 
 def test_bernoulli_agrees_with_scipy_and_survives_extreme_logits():

@@ -314,7 +314,8 @@ def test_the_stages_leave_only_their_own_files(
     tmp_path: Path, make_params: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run_stages(make_params({"preprocess.binarize": "static", "data.limit": 50}))
+    changes = {"data.name": "digits", "preprocess.binarize": "static", "data.limit": 50}
+    run_stages(make_params(changes))
     data = prepared.load(Path("data/prepared"))
     assert data.info["counts"] == {"train": 45, "val": 5, "test": 50}
     assert data.info["binarize"] == "static"

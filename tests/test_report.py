@@ -220,7 +220,7 @@ def test_numbers_are_rounded_to_their_interval(
         ("iwae_64_wide_1.5", "bound, K = 64, proposal 1.5 times as wide as the posterior / nats"),
         ("iwae_alt_prior_8", "the same, K = 8, under the law that samples are drawn from / nats"),
         ("iwae_alt_prior_8_wide_2", "the same, K = 8, proposal 2 times as wide as the posterior,"),
-        ("rise_1024", "its rise with K = 1024, first 8 images / nats"),
+        ("rise_1024", "its rise with K = 1024, the first few images / nats"),
     ],
 )
 def test_bounds_are_named_with_their_draws_and_width(key: str, text: str) -> None:

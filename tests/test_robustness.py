@@ -471,6 +471,7 @@ def project(folder: Path, kind: str, changes: dict[str, Any] | None = None) -> N
             {"name": name, "severity": 2, "group": group, "default": True, "file": f"{name}-2.npy"}
         )
     files.write_json(folder / "data/corrupted/info.json", {"sets": entries})
+    files.write_json(folder / "data/contaminated/info.json", {"contaminated": False})
     small = {"evaluate.iwae_samples": 4, "evaluate.elbo_samples": 2}
     settings = overlay(params.read(ROOT / "params.yaml"), small | (changes or {}))
     (folder / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))

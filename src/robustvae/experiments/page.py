@@ -135,7 +135,7 @@ def markdown(tables: Sequence[Table], notes: Sequence[str]) -> str:
 
 def tables(means: pd.DataFrame, paired: pd.DataFrame, shown: Sequence[str]) -> Iterator[Table]:
     """Means, worst seeds and comparisons as text, groups in their order."""
-    part = means[means["quantity"].isin(shown)].copy()
+    part = pd.concat([means[means["quantity"] == quantity] for quantity in shown])
     sure = paired[paired["p_holm"] < LEVEL] if len(paired) else paired
     stars = set(zip(sure["quantity"], sure["group"], strict=True)) if len(sure) else set()
     marks = ["*" * (pair in stars) for pair in zip(part["quantity"], part["group"], strict=True)]

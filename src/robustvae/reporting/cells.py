@@ -74,5 +74,5 @@ def name_of(key: str) -> str:
     if key.startswith("iwae_"):
         return f"importance-weighted bound, K = {draws}{wide} / nats"
     if key.startswith("rise_"):
-        return f"its rise with K = {key[5:]}, first 8 images / nats"
+        return f"its rise with K = {key[5:]}, the first few images / nats"
     return NAMES.get(key, key)

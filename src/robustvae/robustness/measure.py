@@ -117,7 +117,8 @@ def _summed_up(
 
 def too_sure(model: Autoencoder, found: Mapping[str, Report]) -> list[str]:
     """A warning where the variance that a decoder has learned is too small for test images."""
-    test, train = (found[split].means.get("residual") for split in ("test", "train"))
+    means = {split: report.means.get("residual") for split, report in found.items()}
+    test, train = means.get("test"), means.get("train")
     learned = isinstance(model.likelihood, Gaussian) and model.likelihood.variance != "fixed"
     if not learned or test is None or test <= SURE:
         return []

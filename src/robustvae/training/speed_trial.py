@@ -100,7 +100,7 @@ def measure(
     noise = np.random.default_rng(0).integers(0, 256, (batch, *model.shape), dtype=np.uint8)
     source = Source(noise, noise, False, run.seed, where)
     index, seconds = torch.arange(batch, device=where), dict[str, list[float]]()
-    numbers = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64, device=where)
+    numbers = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64, device=where)
     with torch.random.fork_rng(devices=[]):
         trainers = {name: _trainer(model, way, run, source) for name, way in ways.items()}
         for _ in range(WARM + ROUNDS):
