@@ -26,6 +26,7 @@ def main() -> None:
 def deliver(trained: Trained) -> None:
     """Write what is to be kept."""
     files.write_json(REPORTS / "train" / "warnings.json", trained.warnings)
+    (REPORTS / "train" / "weights.npy").unlink(missing_ok=True)
     if trained.weights is not None:
         files.save_npy(REPORTS / "train" / "weights.npy", trained.weights)
     model_folder.save(trained.model, trained.config, MODELS)

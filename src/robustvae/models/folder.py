@@ -108,7 +108,10 @@ def _build(config: Any, path: Path) -> Autoencoder:
         )
     try:
         known = read(DEFAULTS)  # a folder of before knows not all of it
-        settings = ModelSettings.model_validate(overlay(known["model"], config["model"]))
+        chosen = overlay(known["model"], config["model"])
+        if config.get("versions", {}).get("robustvae") == "0.1.0":
+            chosen["architecture"] = _of_0_1(chosen["architecture"])
+        settings = ModelSettings.model_validate(chosen)
         loss = LossSettings.model_validate(overlay(known["loss"], config["loss"]))
         channels, height, width = map(int, config["shape"])
         with torch.random.fork_rng(devices=[]):  # the fresh weights are replaced: leave no trace
@@ -121,6 +124,14 @@ def _build(config: Any, path: Path) -> Autoencoder:
     except (TypeError, ValueError, RuntimeError, OverflowError, UserError) as error:
         reason = str(error).partition("\n")[0]
     raise UserError(f"{path}: not the settings of a model: {reason}; train the model again")
+
+
+def _of_0_1(architecture: dict[str, Any]) -> dict[str, Any]:
+    """What null stood for then."""
+    widths = (architecture[key] for key in ("channels", "max_filters"))
+    if architecture["name"] == "conv" and not any(widths):
+        return {**architecture, "max_filters": 128}
+    return architecture
 
 
 def _compare(outline: Autoencoder, path: Path) -> None:

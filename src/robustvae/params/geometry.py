@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from robustvae.params.model import ArchitectureSettings
 
 MOST_HALVINGS = 3  # conv with depth null
-MAX_FILTERS = 128  # conv with max_filters null
+MAX_FILTERS = 64  # conv with max_filters null
 
 
 @dataclass(frozen=True)
