@@ -44,6 +44,8 @@ def main(out: Path) -> None:
     pair = rv.adapters.Pair(nn.Flatten(), nn.Unflatten(1, (1, 28, 28)))
     both: rv.Comparison = rv.compare({"theirs": Net(), "pair": pair}, x_test, train=x)
     both.report(out / "both.html")
+    found: rv.Screening = rv.screen(x, epochs=1)
+    print(found.order[:3])
     try:
         rv.fit(x, {"loss.dff": 3.0})
     except rv.UserError as error:

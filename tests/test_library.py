@@ -70,7 +70,8 @@ def test_every_public_name_is_there_and_explained() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["fit", "evaluate", "compare", "corrupting", "transforms", "datasets", "adapters"]
+    "name",
+    ["fit", "evaluate", "compare", "corrupting", "transforms", "datasets", "adapters", "screening"],
 )
 def test_examples_run_as_they_are_written(name: str) -> None:
     module = importlib.import_module(f"robustvae.api.{name}")

@@ -24,7 +24,7 @@ HOMES = {
     "torchvision": {"runtime/torchvision_shim.py", "api/transforms.py"},
     "torchmetrics": {"robustness/metrics.py"},
     "matplotlib": {"reporting/figures", "reporting/sheet.py", "api/result.py"},
-    "jinja2": {"reporting/page.py", "reporting/sheet.py"},
+    "jinja2": {"reporting/page.py", "reporting/sheet.py", "reporting/screen.py"},
     "dvc": {"experiments/compare.py"},
     "dask": {"experiments/sweep.py"},
     "distributed": {"experiments/sweep.py"},

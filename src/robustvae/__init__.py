@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from robustvae.api.evaluate import evaluate
     from robustvae.api.fit import fit
     from robustvae.api.result import Result
+    from robustvae.api.screening import Screening, screen
     from robustvae.api.vae import VAE, load
     from robustvae.errors import UserError
 
@@ -26,12 +27,15 @@ PUBLIC = {  # name -> where it is, imported when it is first asked for
     "evaluate": "api.evaluate:evaluate",
     "fit": "api.fit:fit",
     "load": "api.vae:load",
+    "Screening": "api.screening:Screening",
+    "screen": "api.screening:screen",
     "transforms": "api.transforms",
 }
 __all__ = [
     "VAE",
     "Comparison",
     "Result",
+    "Screening",
     "UserError",
     "__version__",
     "adapters",
@@ -41,6 +45,7 @@ __all__ = [
     "evaluate",
     "fit",
     "load",
+    "screen",
     "transforms",
 ]
 

@@ -125,7 +125,9 @@ def _fit(
         np.array(data.train[index]), data.labels["train"][index],
         np.asarray(data.train.mean(axis=0) / 255, np.float32),
     )  # fmt: skip
-    return VAE(trained.model, where.type, history=pd.DataFrame(trained.rows), reference=reference)
+    vae = VAE(trained.model, where.type, history=pd.DataFrame(trained.rows), reference=reference)
+    vae.weights = trained.weights
+    return vae
 
 
 def _corrupted(

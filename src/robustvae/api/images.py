@@ -17,6 +17,8 @@ from robustvae.runtime.progress import track
 
 Shape = tuple[int, int, int]
 Array = NDArray[Any]
+LOOKED_AT = 20  # pictures that say whether a folder is grey
+USUAL_SIDE, LARGEST_SIDE = 32, 64  # pixels that images to be compared are brought to
 SMALLEST = 8  # pixels of a side: an axis shorter than this is not rows or columns
 KINDS = "pictures, a folder of them, a .npy file, or train, val or test of the prepared data"
 REMEDY = "--resize (in Python resize=True) crops and scales"
@@ -55,6 +57,33 @@ def read(source: Source, shape: Shape, data: Path, resize: bool = False) -> Imag
         names = [name for part in parts for name in part.names]
         return Images(pixels, names, all(part.pictures for part in parts))
     return _numbered(_fitted(np.asarray(source), shape, "the array", resize))
+
+
+def usual_shape(source: Source, size: int | None) -> Shape:
+    """Channels and side that these images are best brought to; `size` where it is given."""
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        some = inside(Path(source))[:LOOKED_AT]
+        return max(map(_bands, some)), *(size or USUAL_SIDE,) * 2
+    opened = _opened(Path(source)) if isinstance(source, str | Path) else source
+    array = opened.pixels if isinstance(opened, Images) else np.asarray(opened)
+    layouts = [x for x in ("NHW", "NCHW", "NHWC") if len(x) == array.ndim]
+    views = [view for x in layouts if (view := _view(array, x)) is not None]
+    if not views:
+        raise UserError(
+            f"{source if isinstance(source, str | Path) else 'the array'}: {array.dtype} "
+            f"{list(array.shape)}; images must be [N, H, W], [N, H, W, 1 or 3] or [N, 1 or 3, H, W]"
+        )
+    channels, height, width = views[0].shape[1:]
+    own = height if height == width <= LARGEST_SIDE else USUAL_SIDE
+    return channels, *(size or own,) * 2
+
+
+def _bands(path: Path) -> int:
+    try:
+        with Image.open(path) as picture:
+            return _channels(picture, 1)
+    except BROKEN as error:
+        raise UserError(f"{path}: not a readable picture ({error})") from None
 
 
 def in_unit(pixels: Array) -> NDArray[np.float32]:

@@ -68,6 +68,8 @@ class VAE:
         reference: Reference | None = None,
     ) -> None:
         self.folder, self.device, self.batch_size, self.data = folder, device, batch_size, data
+        # What a robust objective gave each image that it was trained on, [epochs, N]
+        self.weights: NDArray[Any] | None = None
         self.model, self.history, self.reference = model.to(device).eval(), history, reference
         self.shape, self.latent = self.model.shape, self.model.latent
         facts = self.model.config.get("data", {})

@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {  # verb -> module, one line for the overvi
     "traverse": ("use", "move one latent dimension at a time"),
     "arithmetic": ("use", "add the difference of two sets of images to an image"),
     "score": ("use", "score how unlikely images are under the model"),
+    "screen": ("screen", "find the images that do not belong among yours"),
     "export": ("use", "export encoder and decoder as ONNX or TorchScript"),
     "info": ("use", "say what is in a model folder, write a model card"),
     "evaluate": ("evaluate", "measure any model under corruptions, with the report"),
