@@ -44,6 +44,9 @@ def main(out: Path) -> None:
     pair = rv.adapters.Pair(nn.Flatten(), nn.Unflatten(1, (1, 28, 28)))
     both: rv.Comparison = rv.compare({"theirs": Net(), "pair": pair}, x_test, train=x)
     both.report(out / "both.html")
+    pushed: rv.Attacked = rv.attack(vae, x_test[:10], radii=[1.0], steps=3)
+    print(pushed.table, pushed.margin["median"])
+    pushed.plot("strips")
     found: rv.Screening = rv.screen(x, epochs=1)
     print(found.order[:3])
     try:

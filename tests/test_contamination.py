@@ -175,15 +175,6 @@ def test_rates_are_those_of_scikit_learn() -> None:
     assert found["auroc"][1] == pytest.approx(error, rel=0.25)
 
 
-def test_wilson_by_hand() -> None:
-    # p = 0.1, n = 50: (0.1 + 0.038416) / 1.076832 -+ 1.96 sqrt(0.0018 + 0.000384) / 1.076832
-    low, high = outliers.wilson(5, 50)
-    assert low == pytest.approx(0.043475, abs=1e-5)
-    assert high == pytest.approx(0.213602, abs=1e-5)
-    assert outliers.wilson(0, 100)[0] == 0
-    assert outliers.wilson(0, 100)[1] == pytest.approx(0.036995, abs=1e-5)
-
-
 def test_noise_among_shapes_is_found_and_told(data: Prepared, tmp_path: Path) -> None:
     known = made(data, tmp_path, "noise")
     model = model_folder.load(tiny.model("gaussian"))

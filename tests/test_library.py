@@ -71,7 +71,17 @@ def test_every_public_name_is_there_and_explained() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["fit", "evaluate", "compare", "corrupting", "transforms", "datasets", "adapters", "screening"],
+    [
+        "fit",
+        "evaluate",
+        "compare",
+        "corrupting",
+        "transforms",
+        "datasets",
+        "adapters",
+        "screening",
+        "attack",
+    ],
 )
 def test_examples_run_as_they_are_written(name: str) -> None:
     module = importlib.import_module(f"robustvae.api.{name}")
@@ -537,6 +547,57 @@ def test_models_side_by_side_are_compared_image_by_image(
     assert "less error than ours" in page
     with pytest.raises(rv.UserError, match="compare: needs two models or more by name"):
         rv.compare({"ours": vae}, x)
+
+
+# ---- attack
+
+
+def test_an_attack_is_told_by_radius_with_chance_beside_it(vae: rv.VAE, x: np.ndarray) -> None:
+    found = rv.attack(vae, x[:20], radii=[0.5, 2.0], steps=10, batch_size=7)
+    table = found.table
+    assert (table["damage"] > table["random"]).all()
+    assert table["damage"].is_monotonic_increasing
+    assert (table["ratio"] == table["damage"] / table["random"]).all()
+    far = np.linalg.norm((found.hit.attacked[1] - x[:20] / 255).reshape(20, -1), axis=1)
+    assert (far <= 2 + 1e-5).all()
+    assert found.margin["lower"] <= found.margin["median"] <= found.margin["upper"]
+    assert found.plot("strips").axes
+    assert found.plot().axes
+    again = rv.attack(vae, x[:20], radii=[0.5, 2.0], steps=10, batch_size=20)
+    np.testing.assert_allclose(again.hit.damage, found.hit.damage, atol=1e-5)
+    latent = rv.attack(vae, x[:20], radii=[2.0], steps=10, kind="latent")
+    assert latent.table["damage"].item() > 0
+    assert all(p.grad is None for p in vae.model.parameters())
+
+
+def test_anyones_model_is_attacked_where_it_has_a_gradient(x: np.ndarray) -> None:
+    model = Convolutional()
+    found = rv.attack(model, x[:10], radii=[1.0], steps=5)
+    assert found.table["ratio"].item() > 1
+    assert model.training
+    assert all(p.grad is None for p in model.parameters())
+    for broken, text in (
+        (lambda x: x.detach(), "attacks: reconstruct has no gradient"),
+        (lambda x: x.detach().numpy(), "model: must give a tensor of reconstructions"),
+    ):
+        with pytest.raises(rv.UserError, match=text):
+            rv.attack(broken, x[:4], radii=[1.0], steps=2)
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ({"norm": "l1"}, "norm: must be l2 or linf, got 'l1'"),
+        ({"kind": "input"}, "kind: must be output or latent, got 'input'"),
+        ({"radii": [2, 1]}, "radii: must be rising numbers > 0, got [2, 1]"),
+        ({"steps": 0}, "steps, restarts, batch_size: must be 1 or more"),
+        ({"kind": "latent"}, "kind: latent needs a posterior density"),
+    ],
+)
+def test_bad_use_of_attack_is_one_line(how: Any, text: str, x: np.ndarray) -> None:
+    with pytest.raises(rv.UserError) as error:
+        rv.attack(lambda x: x, x[:4], **{"radii": [1.0], **how})
+    assert str(error.value).startswith(text)
 
 
 # ---- corrupt

@@ -23,7 +23,7 @@ HOMES = {
     "pydantic": {"params", "models/folder.py"},  # the folder: to check its settings
     "torchvision": {"runtime/torchvision_shim.py", "api/transforms.py"},
     "torchmetrics": {"robustness/metrics.py"},
-    "matplotlib": {"reporting/figures", "reporting/sheet.py", "api/result.py"},
+    "matplotlib": {"reporting/figures", "reporting/sheet.py", "api/result.py", "api/attack.py"},
     "jinja2": {"reporting/page.py", "reporting/sheet.py", "reporting/screen.py"},
     "dvc": {"experiments/compare.py"},
     "dask": {"experiments/sweep.py"},

@@ -6,6 +6,7 @@ from robustvae.runtime.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from robustvae.api import adapters, datasets, transforms
+    from robustvae.api.attack import Attacked, attack
     from robustvae.api.compare import Comparison, compare
     from robustvae.api.corrupting import corrupt
     from robustvae.api.evaluate import evaluate
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 
 PUBLIC = {  # name -> where it is, imported when it is first asked for
     "VAE": "api.vae:VAE",
+    "Attacked": "api.attack:Attacked",
     "Comparison": "api.compare:Comparison",
     "Result": "api.result:Result",
     "UserError": "errors:UserError",
     "adapters": "api.adapters",
+    "attack": "api.attack:attack",
     "compare": "api.compare:compare",
     "corrupt": "api.corrupting:corrupt",
     "datasets": "api.datasets",
@@ -33,12 +36,14 @@ PUBLIC = {  # name -> where it is, imported when it is first asked for
 }
 __all__ = [
     "VAE",
+    "Attacked",
     "Comparison",
     "Result",
     "Screening",
     "UserError",
     "__version__",
     "adapters",
+    "attack",
     "compare",
     "corrupt",
     "datasets",

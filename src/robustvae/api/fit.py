@@ -118,6 +118,7 @@ def _fit(
             cache=cache, corrupted=others, on_epoch=on_epoch,
         )  # fmt: skip
         trained = box[0]
+        trained.model.zero_grad(set_to_none=True)
         trained.model.config = model_folder.described(trained.model, trained.config)
         where = devices.settle(chosen.run.device, "run.device")
     index = of_training(len(data.train), chosen.run.seed)

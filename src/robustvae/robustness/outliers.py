@@ -12,7 +12,7 @@ from scipy import stats
 
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.models.distributions import Diagonal
-from robustvae.robustness import bounds, metrics
+from robustvae.robustness import bounds, metrics, rates
 from robustvae.robustness.batches import each, pixels
 from robustvae.robustness.bounds import Draws, select
 from robustvae.robustness.metrics import Values
@@ -23,7 +23,6 @@ SHOWN = 100  # images that are found least likely, of which the sentence speaks
 SAMPLES = 10_000  # from the prior, whose purity is reported
 FITTED = 4000  # images of each kind that the detector learns from, at most
 FOREST = 100  # trees
-LEVEL = 1.96  # of a Wilson interval of 95 %
 
 
 @dataclass
@@ -182,14 +181,6 @@ def detection(
     return dict(zip(names, zip(rates(inside, outside), errors.tolist(), strict=True), strict=True))
 
 
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """Wilson's interval of 95 % for a rate."""
-    p, z = hits / count, LEVEL
-    centre = (p + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * np.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
-
-
 @torch.inference_mode()
 def _purity(model: Autoencoder, clean: Images, outliers: Images, seed: int) -> dict[str, Any]:
     """The share of samples from the prior that a detector takes for outliers, and its own errors.
@@ -219,9 +210,9 @@ def _purity(model: Autoencoder, clean: Images, outliers: Images, seed: int) -> d
         torch.manual_seed(seeding.seed(seed, "outliers", "samples"))
         drawn = [model.sample(500).float().cpu().numpy() for _ in range(SAMPLES // 500)]
     hits = sum(int(detector.predict(_features(part)).sum()) for part in drawn)
-    low, high = wilson(hits, SAMPLES)
+    share = rates.wilson(hits / SAMPLES, SAMPLES)
     return {
-        "outlier_like": hits / SAMPLES, "low": low, "high": high, "samples": SAMPLES,
+        "outlier_like": share.value, "low": share.low, "high": share.high, "samples": SAMPLES,
         "false_alarms": wrong[0], "misses": 1 - wrong[1],
     }  # fmt: skip
 

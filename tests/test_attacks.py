@@ -1,0 +1,164 @@
+"""Attacks: an exact case, what never happens, and what must not matter."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import short
+import torch
+from conftest import ROOT
+from torch import Tensor
+
+from robustvae.errors import UserError
+from robustvae.models import folder
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.robustness import attacks
+from robustvae.robustness.attacks import Plan
+
+COUNT = 50
+
+
+class Linear:
+    """R(x) = A x on images of 3x3 grey pixels."""
+
+    def __init__(self) -> None:
+        self.matrix = torch.randn(9, 9, generator=torch.Generator().manual_seed(3)).double()
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return (x.flatten(1) @ self.matrix.T).view_as(x)
+
+
+@pytest.fixture(scope="module")
+def model() -> Autoencoder:
+    trained = short.fit({"train.epochs": 40})[1].eval()
+    trained.zero_grad(set_to_none=True)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def x() -> Tensor:
+    return torch.from_numpy(short.images(COUNT, 5)).float() / 255
+
+
+def _damage(kind: str, model: Autoencoder, x: Tensor, radius: float, plan: Plan) -> Tensor:
+    goal = attacks.output_goal(model, x)
+    return goal(x + attacks.ATTACKS[kind](goal, x, radius, plan, range(len(x)))).detach()
+
+
+def test_the_largest_damage_of_a_linear_autoencoder_is_found() -> None:
+    linear, radius = Linear(), 0.05
+    x = torch.full((4, 1, 3, 3), 0.5, dtype=torch.float64)  # so far inside that the box is idle
+    goal = attacks.output_goal(linear, x)
+    delta = attacks.pgd(goal, x, radius, Plan(), range(4))
+    known = radius**2 * float(torch.linalg.matrix_norm(linear.matrix, 2)) ** 2 / 9
+    assert (goal(x + delta) >= 0.99 * known).all()
+    assert (goal(x + delta) <= 1.0001 * known).all()
+
+
+@pytest.mark.parametrize(("norm", "radius"), [("l2", 1.0), ("linf", 0.1)])
+def test_pgd_is_never_below_one_step_nor_chance(
+    model: Autoencoder, x: Tensor, norm: attacks.Norm, radius: float
+) -> None:
+    plan = Plan(norm)
+    found = {kind: _damage(kind, model, x, radius, plan) for kind in attacks.ATTACKS}
+    assert (found["pgd"] >= found["fgsm"]).all()
+    assert (found["pgd"] >= found["random"]).all()
+    assert found["pgd"].mean() > 2 * found["random"].mean()
+
+
+@pytest.mark.parametrize(("norm", "radius"), [("l2", 1.0), ("linf", 0.1)])
+@pytest.mark.parametrize("kind", attacks.ATTACKS)
+def test_changes_stay_in_ball_and_box(
+    model: Autoencoder, x: Tensor, kind: str, norm: attacks.Norm, radius: float
+) -> None:
+    goal = attacks.output_goal(model, x)
+    delta = attacks.ATTACKS[kind](goal, x, radius, Plan(norm, steps=10), range(COUNT))
+    order = 2 if norm == "l2" else np.inf
+    assert torch.linalg.vector_norm(delta.flatten(1), order, 1).max() <= radius + 1e-6
+    assert -1e-6 <= (x + delta).min() <= (x + delta).max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("kind", ["pgd", "random"])
+def test_batches_do_not_matter(model: Autoencoder, x: Tensor, kind: str) -> None:
+    whole = attacks.ATTACKS[kind](attacks.output_goal(model, x), x, 1.0, Plan(), range(COUNT))
+    damage = attacks.output_goal(model, x)(x + whole)
+    for size in (1, 7):
+        for places in torch.arange(COUNT).split(size):
+            goal = attacks.output_goal(model, x[places])
+            part = attacks.ATTACKS[kind](goal, x[places], 1.0, Plan(), places.tolist())
+            value = goal(x[places] + part)
+            assert torch.allclose(value, damage[places], rtol=0, atol=1e-5)
+
+
+def test_precision_does_not_matter(model: Autoencoder, x: Tensor) -> None:
+    single = _damage("pgd", model, x, 1.0, Plan()).mean()
+    try:
+        double = _damage("pgd", model.double(), x.double(), 1.0, Plan()).mean()
+    finally:
+        model.float()
+    assert single == pytest.approx(float(double), rel=0.02)
+
+
+def test_damage_grows_with_the_radius(model: Autoencoder, x: Tensor) -> None:
+    means = [float(_damage("pgd", model, x, r, Plan()).mean()) for r in (0.25, 0.5, 1.0, 2.0)]
+    assert all(a < b for a, b in pairwise(means))
+
+
+def test_nothing_is_left_in_the_model(model: Autoencoder, x: Tensor) -> None:
+    before = short.content(model)
+    for make in attacks.GOALS.values():
+        attacks.pgd(make(model, x), x, 1.0, Plan(steps=3), range(COUNT))
+    assert all(p.grad is None for p in model.parameters())
+    assert short.content(model) == before
+
+
+def test_the_latent_goal_is_the_symmetric_kl(model: Autoencoder, x: Tensor) -> None:
+    y = x.flip(0)
+    with torch.no_grad():
+        q, r = model.posterior(x), model.posterior(y)
+        normals = [
+            torch.distributions.Normal(p.mu.double(), (p.logvar.double() / 2).exp()) for p in (q, r)
+        ]
+        both = sum(torch.distributions.kl_divergence(a, b) for a, b in (normals, normals[::-1]))
+        assert torch.allclose(attacks.latent_goal(model, x)(y), both.sum(-1))
+
+
+def test_codes_are_attacked_through_the_straight_through_gradient(x: Tensor) -> None:
+    changes = {
+        "model.latent.name": "vq",
+        "model.architecture": {"name": "conv", "channels": [8]},
+    }
+    vq = short.fit(changes)[1].eval()
+    through = attacks.reconstruction(vq)
+    with torch.no_grad():
+        assert torch.allclose(through(x), vq.reconstruct(x), atol=1e-5)
+    assert _damage("pgd", vq, x, 1.0, Plan(steps=10)).mean() > 0
+    with pytest.raises(UserError, match="latent needs a posterior"):
+        attacks.latent_goal(vq, x)
+
+
+def test_a_reconstruction_without_gradient_says_so(x: Tensor) -> None:
+    class Rounds:
+        def reconstruct(self, x: Tensor) -> Tensor:
+            return x.detach().round()
+
+    goal = attacks.output_goal(Rounds(), x)
+    with pytest.raises(UserError, match="no gradient"):
+        attacks.pgd(goal, x, 1.0, Plan(), range(COUNT))
+
+
+def test_margins_are_interpolated_and_open_at_the_end() -> None:
+    damage = np.array([[1.0, 0.5, 0.1], [3.0, 2.5, 0.2]])
+    found = attacks.margins(damage, [1.0, 2.0], np.array([0.5, 1.5, 1.0]))
+    assert found.tolist() == [0.5, 1.5, np.inf]
+
+
+@pytest.mark.slow
+def test_pgd_beats_chance_on_the_pretrained_model() -> None:
+    model = folder.load(ROOT / "pretrained/mnist")
+    side = model.shape[-1]
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.random((20, 1, side, side))).float()
+    found = {kind: _damage(kind, model, x, 2.0, Plan()) for kind in attacks.ATTACKS}
+    assert (found["pgd"] >= found["random"]).all()
+    assert (found["pgd"] >= found["fgsm"]).all()
