@@ -93,8 +93,7 @@ def _outliers(
     found = outliers.find(
         model, seen(known.train, "train"), np.asarray(known.mask),
         seen(np.array(data.test[known.clean]), "test"), seen(known.test, "outliers"),
-        files.open_npy(path) if path.exists() else None, settings.batch_size, settings.bootstrap,
-        seed,
+        files.open_npy(path) if path.exists() else None, settings.batch_size, seed,
     )  # fmt: skip
     files.write_json(REPORTS / "outliers.json", plain(found.headline))
     files.save_npz(REPORTS / "outliers.npz", **found.arrays)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_robustness
 import tiny
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -180,7 +181,7 @@ def test_noise_among_shapes_is_found_and_told(data: Prepared, tmp_path: Path) ->
     model = model_folder.load(tiny.model("gaussian"))
     weights = np.where(np.asarray(known.mask), 0.25, 1.0)[None].astype(np.float16)
     found = outliers.find(
-        model, known.train, np.asarray(known.mask), data.test, known.test, weights, 16, 20, 0
+        model, known.train, np.asarray(known.mask), data.test, known.test, weights, 16, 0
     )
     assert found.headline["train_auroc"] == found.headline["test_auroc"] == 1
     assert found.headline["weight_inliers"] == 1
@@ -201,7 +202,7 @@ def test_order_of_the_images_does_not_matter(data: Prepared, tmp_path: Path) -> 
     model = model_folder.load(tiny.model("vq"))
     order = np.random.default_rng(0).permutation(32)
     tables = [
-        outliers.find(model, train, mask, data.test, known.test, None, 16, 0, 0).table
+        outliers.find(model, train, mask, data.test, known.test, None, 16, 0).table
         for train, mask in (
             (np.array(known.train), np.array(known.mask)),
             (known.train[order], known.mask[order]),
@@ -214,3 +215,30 @@ def test_order_of_the_images_does_not_matter(data: Prepared, tmp_path: Path) -> 
 def test_a_folder_that_is_gone_is_one_line(data: Prepared, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         contaminate(data, settings("pictures", root=str(tmp_path / "none")), tmp_path)
+
+
+def test_the_stages_tell_of_outliers_and_draw_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages import plot, report
+
+    test_robustness.project(tmp_path, "gaussian")
+    monkeypatch.chdir(tmp_path)
+    data = prepared.load(Path("data/prepared"))
+    made(data, Path("data/contaminated"), "noise")
+    files.save_npy(Path("reports/train/weights.npy"), np.ones((3, 32), np.float16))
+    rows = "epoch,train_total,val_total,train_recon,val_recon,train_divergence,val_divergence\n"
+    Path("reports/train/history.csv").write_text(rows + "1,1,1,1,1,1,1\n2,1,1,1,1,1,1\n")
+    found = test_robustness.evaluate(tmp_path, monkeypatch)["evaluation"]["outliers"]
+    assert found["sentence"].startswith("Of the 32 training images")
+    assert files.read_json(Path("reports/outliers.json"))["weight_outliers"] == 1
+    plot.main()
+    figures = {item["file"] for item in files.read_json(Path("reports/figures.json"))}
+    assert {"outliers.png", "outlier-scores.png", "outlier-weights.png", "thrown-out.png"} < figures
+    info = files.read_json(Path("data/corrupted/info.json"))
+    sums = [{**item, "sha256": "0"} for item in info["sets"]]
+    files.write_json(Path("data/corrupted/info.json"), {**info, "sets": sums})
+    report.main()
+    page = Path("reports/report.html").read_text()
+    assert found["sentence"] in page
+    assert "isolation forest" in page

@@ -21,6 +21,7 @@ from robustvae.runtime import seeding
 Images = NDArray[np.uint8]
 SHOWN = 100  # images that are found least likely, of which the sentence speaks
 SAMPLES = 10_000  # from the prior, whose purity is reported
+RESAMPLES = 200  # of the bootstrap
 FITTED = 4000  # images of each kind that the detector learns from, at most
 FOREST = 100  # trees
 
@@ -44,7 +45,6 @@ def find(
     outliers: Images,
     weights: NDArray[np.float16] | None,
     size: int,
-    resamples: int,
     seed: int,
 ) -> Found:
     """Which images of training, and of testing, are outliers, by the model and by simple means.
@@ -66,7 +66,7 @@ def find(
         }
         for place, (inside, outside) in pairs.items():
             rng = seeding.numpy_rng(seed, "outliers", "bootstrap", place, score)
-            told = detection(inside, outside, rng, resamples)
+            told = detection(inside, outside, rng)
             row = {"set": place, "score": score, "model": score in MODEL_SCORES}
             row |= {"inliers": len(inside), "outliers": len(outside)}
             for name, (value, error) in told.items():
@@ -153,7 +153,7 @@ def _simple(
 
 
 def detection(
-    inside: Values, outside: Values, rng: np.random.Generator, resamples: int
+    inside: Values, outside: Values, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> dict[str, tuple[float, float]]:
     """AUROC (ties half), average precision, false alarms where 95 % are found; bootstrap errors."""
     if not len(inside) or not len(outside):
@@ -176,7 +176,8 @@ def detection(
         rates(rng.choice(inside, len(inside)), rng.choice(outside, len(outside)))
         for _ in range(resamples)
     ]
-    errors = np.std(draws, axis=0, ddof=1) if resamples > 1 else np.full(3, np.nan)
+    errors = np.std(draws, axis=0, ddof=1) if resamples > 1 else np.zeros(3)
+    errors[errors == 0] = np.nan  # samples that all agree are no proof of certainty
     names = ("auroc", "average_precision", "fpr95")
     return dict(zip(names, zip(rates(inside, outside), errors.tolist(), strict=True), strict=True))
 
