@@ -71,7 +71,9 @@ def _material(data: Prepared, seed: int) -> Material:
 def _write(found: Evaluation, details: dict[str, Any], labels: np.ndarray) -> None:
     """Numbers for people and for DVC, and what figures are made of."""
     files.write_json(REPORTS / "metrics.json", plain(found.metrics))
-    for name, row in _rows(found.metrics).items():
+    rows = _rows(found.metrics)
+    rows["robustness"] |= (details["outliers"] or {}).get("headline", {})
+    for name, row in rows.items():
         files.write_json(REPORTS / f"{name}.json", plain(row))
     files.write_json(REPORTS / "evaluation.json", plain(details))
     _csv(found.losses, "losses")
@@ -86,7 +88,6 @@ def _outliers(
     """What the model and simpler means make of the outliers that it was trained on, if it was."""
     known, path = Outliers.load(CONTAMINATED), REPORTS / "train" / "weights.npy"
     if known is None:
-        files.write_json(REPORTS / "outliers.json", {"share": 0.0})
         files.save_npz(REPORTS / "outliers.npz")
         return None
     seen = partial(measure.binarized, info=data.info, seed=seed)
@@ -95,11 +96,11 @@ def _outliers(
         seen(np.array(data.test[known.clean]), "test"), seen(known.test, "outliers"),
         files.open_npy(path) if path.exists() else None, settings.batch_size, seed,
     )  # fmt: skip
-    files.write_json(REPORTS / "outliers.json", plain(found.headline))
     files.save_npz(REPORTS / "outliers.npz", **found.arrays)
     say(found.sentence)
     rows = found.table.to_dict("records")
-    return {"sentence": found.sentence, "purity": found.purity, "table": rows}
+    told = {"sentence": found.sentence, "headline": found.headline, "purity": found.purity}
+    return {**told, "table": rows}
 
 
 def _rows(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:

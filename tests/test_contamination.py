@@ -231,7 +231,9 @@ def test_the_stages_tell_of_outliers_and_draw_them(
     Path("reports/train/history.csv").write_text(rows + "1,1,1,1,1,1,1\n2,1,1,1,1,1,1\n")
     found = test_robustness.evaluate(tmp_path, monkeypatch)["evaluation"]["outliers"]
     assert found["sentence"].startswith("Of the 32 training images")
-    assert files.read_json(Path("reports/outliers.json"))["weight_outliers"] == 1
+    shown = files.read_json(Path("reports/robustness.json"))
+    assert shown["weight_outliers"] == 1
+    assert shown["outliers"] == 0.25
     plot.main()
     figures = {item["file"] for item in files.read_json(Path("reports/figures.json"))}
     assert {"outliers.png", "outlier-scores.png", "outlier-weights.png", "thrown-out.png"} < figures

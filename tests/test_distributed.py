@@ -150,7 +150,10 @@ SMALL = {
     "train.ema": 0.9,
     "model.architecture": {"name": "mlp", "channels": [16]},
 }
-PREPARE = "from stages import download, preprocess; download.main(); preprocess.main()"
+PREPARE = (
+    "from stages import contaminate, download, preprocess; "
+    "download.main(); preprocess.main(); contaminate.main()"
+)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +219,8 @@ def test_a_training_goes_on_with_another_number_of_processes_and_machines(
     other = tmp_path / "other"
     copy_project(other, tmp_path)
     _set(other, SMALL)
-    (other / "data" / "prepared").symlink_to(folder / "data" / "prepared")
+    for name in ("prepared", "contaminated"):
+        (other / "data" / name).symlink_to(folder / "data" / name)
     before = _files(other)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -160,10 +160,10 @@ def test_a_folder_of_before_loads_with_the_scale_that_it_had(
     tmp_path: Path, make_params: Any
 ) -> None:
     config = saved(tmp_path, make_params)
-    assert config["net"]["head_scale"] == 16 / 6272**0.5
+    assert config["net"]["head_scale"] == 16 / 3136**0.5
     del config["net"]
     files.write_json(tmp_path / "config.json", config)
-    assert model_folder.load(tmp_path).latent.scale == 16 / 6272**0.5
+    assert model_folder.load(tmp_path).latent.scale == 16 / 3136**0.5
 
 
 @pytest.mark.parametrize("scale", [None, 0, "wide", float("inf")], ids=str)

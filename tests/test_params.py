@@ -106,7 +106,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
         "corruptions.source: official is MNIST-C, which belongs to data.name mnist at 28 pixels, got mnist-5k at 28; use generate",
     ),
     ("steps without milestones", {"train.scheduler.name": "step"}, "train.scheduler.milestones: step needs at least one epoch, e.g. [50, 80], got []"),
-    ("warm-up too long", {"train.scheduler.name": "cosine", "train.scheduler.warmup": 30}, "train.scheduler.warmup: must be below train.epochs (30), got 30"),
+    ("warm-up too long", {"train.scheduler.name": "cosine", "train.scheduler.warmup": 30}, "train.scheduler.warmup: must be below train.epochs (25), got 30"),
     ("noise without a kind", {"train.input_noise": {"name": "none", "amount": 0.5}}, "train.input_noise.amount: has no effect with name none, got 0.5; set name to dropout or gaussian"),
     ("more than all pixels", {"train.input_noise": {"name": "dropout", "amount": 1.5}}, "train.input_noise.amount: dropout is a probability, 0 .. 1, got 1.5"),
 ]  # fmt: skip

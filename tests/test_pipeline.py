@@ -38,6 +38,7 @@ READERS = {
     "preprocess": ["preprocess"],
     "preprocess.binarize": ["preprocess", "corrupt"],
     "preprocess.threshold": ["preprocess", "corrupt"],
+    "contamination": ["contaminate"],
     "corruptions": ["corrupt"],
     "corruptions.source": ["download", "corrupt"],
     "model": ["train"],

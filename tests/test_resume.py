@@ -246,7 +246,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
     environment = copy_project(home / "project", home)
     path = home / "project" / "params.yaml"
     path.write_text(yaml.safe_dump(overlay(params.read(path), SMALL), sort_keys=False))
-    for command in ("git init -q", "git add -A", "git commit -qm Start", "dvc repro preprocess"):
+    for command in ("git init -q", "git add -A", "git commit -qm Start", "dvc repro contaminate"):
         subprocess.run(command.split(), cwd=path.parent, env=environment, check=True)
     return path.parent, environment
 

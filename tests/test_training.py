@@ -628,7 +628,9 @@ def digits(count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("alpha", [2.0, -1.0])
 def test_alpha_beyond_0_and_1_trains_since_the_head_is_scaled(alpha: float) -> None:
-    wide = {"loss.alpha": alpha, "model.logvar_bound": "auto", "train.epochs": 4, "run.threads": 1}
+    wide = {"loss.alpha": alpha, "model.logvar_bound": "auto", "train.epochs": 4, "run.threads": 1,
+            "model.architecture.max_filters": 128, "train.scheduler.name": "constant",
+            "train.ema": None, "train.input_noise": {"name": "none", "amount": 0.0}}  # fmt: skip
     s = params.check(overlay(params.read(ROOT / "params.yaml"), wide))
 
     def totals(scale: float | None) -> list[float]:

@@ -82,7 +82,7 @@ def find(
     )
     best = table[table["score"] == "neg_elbo"].set_index("set")
     headline: dict[str, float | None] = {
-        "share": float(mask.mean()), "found_first": hits / count if count else None,
+        "outliers": float(mask.mean()), "found_first": hits / count if count else None,
         "train_auroc": float(best["auroc"]["train"]), "test_auroc": float(best["auroc"]["test"]),
         "impurity": purity.get("outlier_like"),
     }  # fmt: skip
