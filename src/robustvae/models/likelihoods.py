@@ -147,12 +147,22 @@ class Gaussian(Scaled):
         return mean + (0.5 * self.logvar(_single(out))).exp() * torch.randn_like(mean)
 
 
-class ImageT(Scaled):
-    """A multivariate Student-t over all pixels of an image: one outlying image costs little."""
+class Tailed(Scaled):
+    """With df degrees of freedom: what is far off costs little."""
 
     def __init__(self, variance: str, sigma: float, df: float) -> None:
         super().__init__(variance, sigma)
         self.df = df
+
+    @override
+    def standardised(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor | None:
+        found = super().standardised(x, out, z)
+        # The variance is df / (df - 2) times the squared scale, and infinite up to df 2.
+        return None if found is None or self.df <= 2 else found * (self.df - 2) / self.df
+
+
+class ImageT(Tailed):
+    """A multivariate Student-t over all pixels of an image: for images that are far off."""
 
     @override
     def score(self, x: Tensor, out: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
@@ -162,22 +172,14 @@ class ImageT(Scaled):
         return log_student_constant(self.df, n) - 0.5 * n * logvar - tail
 
     @override
-    def standardised(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor | None:
-        return _of_t(self, x, out)
-
-    @override
     def sample(self, out: Tensor, z: Tensor) -> Tensor:
         mean, df = self.mean(out), self.df
         heavy = (df / chi_square(df, mean.shape[:-3], mean)).sqrt()[..., None, None, None]
         return mean + heavy * (0.5 * self.logvar(_single(out))).exp() * torch.randn_like(mean)
 
 
-class PixelT(Scaled):
-    """Independent Student-t pixels: an outlying pixel costs little."""
-
-    def __init__(self, variance: str, sigma: float, df: float) -> None:
-        super().__init__(variance, sigma)
-        self.df = df
+class PixelT(Tailed):
+    """Independent Student-t pixels: for pixels that are far off."""
 
     @override
     def score(self, x: Tensor, out: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
@@ -185,10 +187,6 @@ class PixelT(Scaled):
         square = _square(x, self.mean(out)) * (-logvar).exp()
         tail = 0.5 * (self.df + 1) * torch.log1p(square / self.df).sum(PIXELS, dtype=dtype)
         return n * (log_student_constant(self.df, 1) - 0.5 * logvar) - tail
-
-    @override
-    def standardised(self, x: Tensor, out: Tensor, z: Tensor) -> Tensor | None:
-        return _of_t(self, x, out)
 
     @override
     def sample(self, out: Tensor, z: Tensor) -> Tensor:
@@ -264,14 +262,6 @@ def build(settings: LikelihoodSettings, loss: LossSettings, latent_dim: int) -> 
     kind = LIKELIHOODS["t3" if t3 else settings.name]
     wanted = [p.name for p in inspect.signature(kind).parameters.values() if p.name in values]
     return kind(**{name: values[name] for name in wanted})
-
-
-def _of_t(law: ImageT | PixelT, x: Tensor, out: Tensor) -> Tensor | None:
-    """A t of few degrees of freedom has no variance."""
-    if law.df <= 2:
-        return None
-    found = Scaled.standardised(law, x, out, out)
-    return None if found is None else found * (law.df - 2) / law.df
 
 
 def _floored(raw: Tensor) -> Tensor:

@@ -57,22 +57,7 @@ def find(
     simple = _simple(train, {"clean": clean, "outliers": outliers}, model, seed)
     for name, found in simple.items():
         scores[name] |= found
-    rows = []
-    for score in scores["train"]:
-        values = {n: found[score] for n, found in scores.items()}
-        pairs = {
-            "train": (values["train"][~mask], values["train"][mask]),
-            "test": (values["clean"], values["outliers"]),
-        }
-        for place, (inside, outside) in pairs.items():
-            rng = seeding.numpy_rng(seed, "outliers", "bootstrap", place, score)
-            told = detection(inside, outside, rng)
-            row = {"set": place, "score": score, "model": score in MODEL_SCORES}
-            row |= {"inliers": len(inside), "outliers": len(outside)}
-            for name, (value, error) in told.items():
-                row |= {name: value, f"{name}_se": error}
-            rows.append(row)
-    table = pd.DataFrame(rows)
+    table = _table(scores, mask, seed)
     purity = _purity(model, clean, outliers, seed)
     first = np.argsort(-scores["train"]["neg_elbo"], kind="stable")[:SHOWN]
     hits, count = int(mask[first].sum()), len(first)
@@ -95,6 +80,27 @@ def find(
         arrays["weights"] = means
         headline |= {"weight_inliers": float(means[-1, 0]), "weight_outliers": float(means[-1, 1])}
     return Found(table, headline, purity, sentence, arrays)
+
+
+def _table(
+    scores: Mapping[str, Mapping[str, Values]], mask: NDArray[np.bool_], seed: int
+) -> pd.DataFrame:
+    """A row per score, for training and for test images."""
+    rows = []
+    for score in scores["train"]:
+        values = {name: found[score] for name, found in scores.items()}
+        pairs = {
+            "train": (values["train"][~mask], values["train"][mask]),
+            "test": (values["clean"], values["outliers"]),
+        }
+        for place, (inside, outside) in pairs.items():
+            rng = seeding.numpy_rng(seed, "outliers", "bootstrap", place, score)
+            row: dict[str, Any] = {"set": place, "score": score, "model": score in MODEL_SCORES}
+            row |= {"inliers": len(inside), "outliers": len(outside)}
+            for name, (value, error) in detection(inside, outside, rng).items():
+                row |= {name: value, f"{name}_se": error}
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 MODEL_SCORES = ("neg_elbo", "e_self", "divergence")
