@@ -153,3 +153,18 @@ def test_few_images_are_refused_and_leftovers_join_the_batch_before() -> None:
     sizes = [len(part) for part in batches(torch.arange(75), 20, 16)]
     assert sizes == [20, 20, 35]
     assert [len(part) for part in batches(torch.arange(75), 20)] == [20, 20, 20, 15]
+
+
+def test_the_best_epoch_is_chosen_by_the_robust_objective() -> None:
+    """Outliers among the validation images would make every epoch after the first look worse."""
+    rng = np.random.default_rng(1)
+    val = np.concatenate([short.VAL, rng.integers(0, 256, (8, 1, 8, 8), dtype=np.uint8)])
+    s = short.settings({"train.epochs": 12, **settings("rejected", 1.0)})
+    torch.manual_seed(0)
+    model = Autoencoder.build(s.model, s.loss, (1, 8, 8))
+    rows = fit(model, short.TRAIN, val, s.train, s.run)
+    plain = [row["val_recon"] + row["val_divergence"] for row in rows]  # type: ignore[operator]
+    assert rows[0]["val_total"] == pytest.approx(plain[0], rel=1e-6)  # it does not act yet
+    assert all(row["val_total"] < p for row, p in zip(rows[1:], plain[1:], strict=True))  # type: ignore[operator]
+    totals = [float(row["val_total"] or 0) for row in rows]
+    assert np.argmin(totals) > np.argmin(plain)  # which thinks that learning does harm

@@ -81,7 +81,7 @@ class Autoencoder(nn.Module):
         out = self.decode(z)
         recon = self.likelihood.distortion(x if target is None else target, out, z)
         robust = self.loss_settings.robust
-        if robust.name != "beta" or robust.strength is None or not self.training:
+        if robust.name != "beta" or robust.strength is None:
             return Terms(recon, penalty, out, stats)
         return Terms(recon, penalty, out, stats, self.likelihood.power(out, robust.strength))
 

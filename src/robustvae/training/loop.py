@@ -23,7 +23,7 @@ from robustvae.training.batches import Source, batches
 from robustvae.training.parallel import Parallel
 from robustvae.training.robust import LEAST
 from robustvae.training.schedule import Row, best_epoch, learning_rate
-from robustvae.training.step import LARGEST, Recorded, Step, losses
+from robustvae.training.step import LARGEST, Recorded, Step, joined, losses, robustly
 
 VALIDATION_BATCH = 500
 SEEN = 1024  # training images from which batch norm learns of averaged weights
@@ -238,24 +238,29 @@ class Trainer:
         """Means over the validation images: always the same draws, the whole of beta.
 
         `val_total` is recon + beta * divergence; under capacity annealing, which has beta 1, that
-        is the negative ELBO and not the objective, whose budget C moves from epoch to epoch.
+        is the negative ELBO and not the objective, whose budget C moves from epoch to epoch. Once a
+        robust objective acts it is that one, over all validation images as one batch: of these,
+        too, some may be outliers.
         """
         self.model.eval()
+        parts: list[Terms] = []
         with divergences.deferred() as checks:
-            sums = self._validated()
+            sums = self._validated(parts)
         if not torch.stack([sums.sum(), *checks]).isfinite().all():
-            sums = self._validated()  # says where
+            sums = self._validated([])  # says where
         loss, (recon, divergence) = self.model.loss_settings, sums.cpu() / len(self.validation)
         fixed = loss.capacity.model_copy(update={"weight": None})
         total = Objective(loss.beta, fixed)(recon, divergence, self.at.step)
+        if loss.robust.name != "none" and self.at.step > loss.robust.after * self.steps:
+            total = robustly(loss, joined(parts), loss.beta, 1.0)[1].cpu()
         if not total.isfinite():
             values = f"recon is {recon:g}, divergence {divergence:g} nats per image"
             self.stop(f"in validation, {values}")
         found = {"val_recon": recon, "val_divergence": divergence, "val_total": total}
         return {name: value.item() for name, value in found.items()}
 
-    def _validated(self) -> Tensor:
-        """Sums of recon and divergence over the validation images."""
+    def _validated(self, parts: list[Terms]) -> Tensor:
+        """Sums of recon and divergence over the validation images; the terms go to `parts`."""
         sums = torch.zeros(2, dtype=wide(self.device), device=self.device)
         indices = torch.arange(len(self.validation), device=self.device)
         for i, index in enumerate(torch.split(indices, VALIDATION_BATCH)):
@@ -270,6 +275,7 @@ class Trainer:
             except ArithmeticError as error:
                 self.stop(f"in validation, {error}")
             sums += torch.stack((terms.recon.sum(), terms.divergence.sum()))
+            parts.append(terms._replace(out=terms.out[:0]))
         return sums
 
     def save(self) -> None:

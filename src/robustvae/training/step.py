@@ -78,6 +78,13 @@ def robustly(
     return terms._replace(stats=terms.stats | stats, weights=v), total
 
 
+def joined(parts: Sequence[Terms]) -> Terms:
+    """The terms of several batches as of one; nothing else of them is kept."""
+    recon, divergence = (torch.cat([getattr(p, n) for p in parts]) for n in ("recon", "divergence"))
+    known = [p.integral for p in parts if p.integral is not None]
+    return Terms(recon, divergence, parts[0].out, {}, torch.cat(known) if known else None)
+
+
 class Step:
     """A model with its optimiser: what a batch does to them, and the sums of the epoch."""
 
