@@ -9,7 +9,7 @@ from robustvae.corruptions import official
 from robustvae.data import contaminated, prepared
 from robustvae.models import folder as model_folder
 from robustvae.params import MixtureSettings
-from robustvae.runtime import distributed, files, seeding
+from robustvae.runtime import distributed, files, progress, seeding
 from robustvae.training.run import Trained, train
 from stages import CACHE, CONTAMINATED, MODELS, PREPARED, RAW, REPORTS, run
 
@@ -17,6 +17,8 @@ from stages import CACHE, CONTAMINATED, MODELS, PREPARED, RAW, REPORTS, run
 def main() -> None:
     """Train, or go on training; write models/ and reports/train/."""
     settings, data = params.load(), contaminated.load(prepared.load(PREPARED), CONTAMINATED)
+    for text in params.spellings(params.read(), settings):
+        progress.say(f"note: {text}")
     others = partial(corrupted, data, settings.train.mixture, settings.run.seed)
     history = REPORTS / "train" / "history.csv"
     sections = settings.model, settings.loss, settings.train, settings.run

@@ -293,3 +293,19 @@ def test_params_yaml_survives_being_written_by_pyyaml(default_params: dict[str, 
     assert params.check(yaml.safe_load(yaml.safe_dump(default_params))) == params.check(
         default_params
     )
+
+
+@pytest.mark.parametrize("path", [None, *sorted((ROOT / "recipes").glob("*.yaml"))], ids=str)
+def test_numbers_that_come_along_are_spelled_as_dvc_will_find_them_again(path: Path | None) -> None:
+    content = params.overlay(read(ROOT / "params.yaml"), read(path) if path else {})
+    assert params.spellings(content, params.check(content)) == []
+
+
+def test_another_spelling_of_a_number_is_named(default_params: dict[str, Any]) -> None:
+    content = overlay(
+        default_params,
+        {"loss.df": 3, "model.latent_dim": 2, "loss.prior.mu": [0, 1.0], "train.lr": 1e-3},
+    )
+    first, second = params.spellings(content, params.check(content))
+    assert first.startswith("loss.df: write 3.0 for 3; the same number, but another run to DVC")
+    assert second.startswith("loss.prior.mu: write [0.0, 1.0] for [0, 1.0]; ")

@@ -4,8 +4,8 @@ Each point is one experiment, named after its parameters; what has been done bef
 again. Values are written as for `dvc exp run`: 0,3,5 or range(0,5). Workers share this folder's
 disk, or, with --remote, clone from git's `origin` and exchange data through that DVC remote.
 
-Examples: python -m robustvae sweep -S loss.df=0,3,5 -S 'run.seed=range(0,5)' --workers 4
-          python -m robustvae sweep -S loss.beta=1,4 --scheduler tcp://head:8786 --remote storage
+Examples: python -m robustvae sweep -S loss.df=0.0,3.0,5.0 -S 'run.seed=range(0,5)' --workers 4
+          python -m robustvae sweep -S loss.alpha=0.5,1.0 --scheduler tcp://head:8786 --remote s3
 """
 
 import argparse

@@ -10,7 +10,7 @@ from robustvae.params.data import (
     DataSettings,
     PreprocessSettings,
 )
-from robustvae.params.loading import check, complete, flatten, load, overlay
+from robustvae.params.loading import check, complete, flatten, load, overlay, spellings
 from robustvae.params.model import (
     ArchitectureSettings,
     CapacitySettings,
@@ -69,4 +69,5 @@ __all__ = [
     "load",
     "overlay",
     "read",
+    "spellings",
 ]

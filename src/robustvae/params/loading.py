@@ -1,5 +1,6 @@
 """From the file to settings, or every mistake in it."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def load(path: str | Path = "params.yaml") -> Params:
 
 
 def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`changes` laid over `base`, key by key; `{"loss.df": 3}` and nested mappings both work."""
+    """`changes` laid over `base`, key by key; `{"loss.df": 3.0}` and nested mappings both work."""
     merged = {key: overlay(v, {}) if isinstance(v, Mapping) else v for key, v in base.items()}
     for key, value in changes.items():
         head, _, rest = str(key).partition(".")
@@ -63,3 +64,14 @@ def check(content: dict[str, Any], source: str = "params.yaml") -> Params:
     if found:
         raise UserError("\n".join(f"{source}: {line}" for line in found))
     return settings
+
+
+def spellings(content: Mapping[str, Any], settings: Params) -> list[str]:
+    """Numbers that DVC's cache of runs would not find again when they are written as usual."""
+    typed = flatten(settings.model_dump())
+    return [
+        f"{key}: write {json.dumps(typed[key])} for {value}; the same number, "
+        "but another run to DVC, which trains again where the usual spelling would be in its cache"
+        for key, value in flatten(content).items()
+        if json.dumps(value) != json.dumps(typed[key])
+    ]
