@@ -752,45 +752,78 @@ def test_batches_keep_their_order_on_any_number_of_threads(threads: int) -> None
     torch.set_num_threads(before)
 
 
-def test_errors_of_the_headline_are_those_of_a_bootstrap_over_images() -> None:
-    """Images are drawn anew, all corruptions with them; and a single corruption has its own."""
-    rng, n = np.random.default_rng(0), 400
-    hard = rng.gamma(2, 0.5, n)  # what makes an image hard under every corruption
-    names = {"shot_noise-3": 0.5, "impulse_noise-3": 1.0, "fog-3": 2.0, "rotate-3": 9.0}
-    groups = {"shot_noise": "noise", "impulse_noise": "noise", "fog": "photometric"}
+SCALES = {"shot_noise-3": 0.5, "impulse_noise-3": 1.0, "fog-3": 2.0, "rotate-3": 9.0}
+GROUPS = {"shot_noise": "noise", "impulse_noise": "noise", "fog": "photometric"}
+
+
+def drawn_columns(rng: np.random.Generator, n: int) -> table.Columns:
+    """Errors of images that are as hard under one corruption as under the others."""
+    hard = rng.gamma(2, 0.5, n)
     constant = hard + rng.gamma(2, 0.1, n)
     columns: table.Columns = {}
-    for name, scale in {"clean": 0.1, **names}.items():
+    for name, scale in {"clean": 0.1, **SCALES}.items():
         model = scale * hard * rng.gamma(9, 1 / 9, n)
         e_id = np.zeros(n) if name == "clean" else 2.0 * hard * rng.gamma(4, 1 / 4, n)
         columns[name, "model"] = {"e_id": e_id, "e_den": model}
         columns[name, "identity"] = {"e_id": e_id, "e_den": e_id}
         columns[name, "mean_image"] = {"e_id": e_id, "e_den": constant}
-    sets: list[table.Labels] = [
-        {"name": "clean", "corruption": "clean", "group": "clean", "severity": 0}
-    ]
-    for name in names:
+    return columns
+
+
+def tabulated(columns: table.Columns) -> pd.DataFrame:
+    clean: table.Labels = {"name": "clean", "corruption": "clean", "group": "clean", "severity": 0}
+    sets: list[table.Labels] = [clean]
+    for name in SCALES:
         plain = name.removesuffix("-3")
-        group = groups.get(plain, "geometric")
+        group = GROUPS.get(plain, "geometric")
         sets.append({"name": name, "corruption": plain, "group": group, "severity": 3})
+    return table.tabulate(columns, sets, {})[0]
 
-    def tabulate(columns: table.Columns) -> pd.DataFrame:
-        return table.tabulate(columns, sets, {})[0]
 
-    found = table.headline_errors(columns, tabulate(columns))
+def test_errors_of_the_headline_are_those_of_a_bootstrap_over_images() -> None:
+    """Images are drawn anew, all corruptions with them; and a single corruption has its own."""
+    rng, n = np.random.default_rng(0), 400
+    columns = drawn_columns(rng, n)
+    found = table.headline_errors(columns, tabulated(columns))
     drawn: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(300):
         pick = rng.integers(n, size=n)
         again = {k: {q: v[pick] for q, v in part.items()} for k, part in columns.items()}
-        for name, value in table.headline(tabulate(again)).items():
+        for name, value in table.headline(tabulated(again)).items():
             if name in drawn and isinstance(value, float):
                 drawn[name].append(value)
     assert {"e_den", "skill", "skill_id"} <= found.keys()
     for name in ("e_den", "skill", "skill_id"):
         assert found[name] == pytest.approx(np.std(drawn[name]), rel=0.15)
-    alone = tabulate(columns)
+    alone = tabulated(columns)
     alone = alone[alone["corruption"].isin(["clean", "fog"])]
     row = alone[(alone["corruption"] == "fog") & (alone["method"] == "model")].iloc[0]
     single = table.headline_errors(columns, alone)
     assert single["e_den"] == pytest.approx(row["e_den_se"])
     assert single["skill"] == pytest.approx(row["skill_se"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "count"), [(100, 600), (359, 400), (10_000, 200)])
+def test_intervals_of_the_headline_cover_the_truth(
+    n: int, count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the drawn errors a mean is its scale, that of doing nothing 2, of the constant 1.2."""
+    noise, others = (0.5 + 1.0) / 2, 2.0  # means of the two groups
+    truth = {
+        "e_den": (noise + others) / 2,
+        "skill_id": 1 - (noise + others) / 4,
+        "skill": 1 - (noise + others) / 2.4,
+    }
+    rng, hits = np.random.default_rng(n), dict.fromkeys(truth, 0)
+    for _ in range(count):
+        columns = drawn_columns(rng, n)
+        rows = tabulated(columns)
+        values, errors = table.headline(rows), table.headline_errors(columns, rows)
+        for name, true in truth.items():
+            hits[name] += abs(float(values[name] or 0) - true) <= 1.96 * errors[name]
+    shares = {name: hit / count for name, hit in hits.items()}
+    with capsys.disabled():
+        print(f"\n{n} images:", ", ".join(f"{name} {share:.3f}" for name, share in shares.items()))
+    wrong = 2.6 * math.sqrt(0.05 * 0.95 / count)  # of the simulation itself
+    assert all(0.93 - wrong < share < 0.97 + wrong for share in shares.values())
