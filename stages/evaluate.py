@@ -70,9 +70,10 @@ def _material(data: Prepared, seed: int) -> Material:
 
 def _write(found: Evaluation, details: dict[str, Any], labels: np.ndarray) -> None:
     """Numbers for people and for DVC, and what figures are made of."""
-    files.write_json(REPORTS / "metrics.json", plain(found.metrics))
+    outlying = (details["outliers"] or {}).get("headline", {})
+    files.write_json(REPORTS / "metrics.json", plain({**found.metrics, "outliers": outlying}))
     rows = _rows(found.metrics)
-    rows["robustness"] |= (details["outliers"] or {}).get("headline", {})
+    rows["robustness"] |= outlying
     for name, row in rows.items():
         files.write_json(REPORTS / f"{name}.json", plain(row))
     files.write_json(REPORTS / "evaluation.json", plain(details))

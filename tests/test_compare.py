@@ -404,6 +404,7 @@ def test_a_named_baseline_and_none_at_all(
         {"loss.prior.logvar": [0.0] * 15 + [0.1]},
         {"loss.capacity.weight": 10.0},
         {"loss.alpha": 0.5},
+        {"loss.robust.name": "welsch", "loss.robust.strength": 3.0},
         {"model.latent.name": "vq"},
     ],
     ids=lambda changes: next(iter(changes)),
@@ -427,6 +428,20 @@ def test_of_several_baselines_none_is_picked_in_silence(
     assert means(unpainted).xs("mRE", level="quantity")["seeds"].eq(0).all()
     cli.main(["compare", "run-0-0", "run-1-0", "idle", "--baseline", "idle"])
     assert "--baseline is needed" not in capsys.readouterr().out
+
+
+def test_a_label_is_silent_about_what_is_not_set_and_a_long_one_is_wrapped(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["stripe", "impulse_noise", "dotted_line", "canny_edges", "motion_blur", "translate"]
+    changes = {"contamination.kind": "corruption", "contamination.names": names}
+    robust = {"loss.robust.name": "welsch", "loss.robust.strength": 3.0}
+    record_experiment("dirty", result(changes | robust, 0.9), 99)
+    cli.main(["compare", "dirty", "run-0-0"])
+    label = f"contamination.kind corruption, contamination.names {', '.join(names)}"
+    out = capsys.readouterr().out
+    assert f"| {label}, robust.name welsch, robust.strength 3 | 1 |" in out
+    assert "| contamination.names impulse_noise | 1 |" in out
 
 
 def test_spellings_of_one_loss_are_one_group(unpainted: Path) -> None:

@@ -12,6 +12,7 @@ from distributed import LocalCluster
 
 from robustvae.errors import UserError
 from robustvae.experiments import sweep
+from robustvae.experiments.points import expand
 
 STAGES = """
 stages:
@@ -83,7 +84,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def points(*words: str) -> list[tuple[str, ...]]:
-    return [point.overrides for point in sweep.expand(words)]
+    return [point.overrides for point in expand(words)]
 
 
 def test_points_are_the_product_of_lists_and_ranges() -> None:
@@ -101,20 +102,20 @@ def test_points_are_the_product_of_lists_and_ranges() -> None:
 
 def test_a_name_is_that_of_its_values_in_any_order_and_spelling() -> None:
     (one,), (two,) = (
-        sweep.expand(words)
+        expand(words)
         for words in (["loss.df=3", "train.lr=1e-5"], ["train.lr=0.00001", "loss.df=3.0"])
     )
     assert one.name == two.name
     assert one.name.startswith("df-3_lr-1e-05_")
-    assert len(sweep.expand(["loss.df=3,3.0"])) == 1
-    assert len({p.name for p in sweep.expand(["loss.df=0,3", "loss.alpha=0,1"])}) == 4
-    same_end = sweep.expand(["run.seed=1"]) + sweep.expand(["corruptions.seed=1"])
+    assert len(expand(["loss.df=3,3.0"])) == 1
+    assert len({p.name for p in expand(["loss.df=0,3", "loss.alpha=0,1"])}) == 4
+    same_end = expand(["run.seed=1"]) + expand(["corruptions.seed=1"])
     assert same_end[0].name != same_end[1].name
 
 
 @pytest.mark.parametrize("value", ["../../x", "a b~c^d:e?f*g[h", "'a, b'", ".lock", "@{0}"])
 def test_any_value_gives_a_name_that_git_takes(value: str) -> None:
-    (point,) = sweep.expand([f"+data.root={value!r}"])
+    (point,) = expand([f"+data.root={value!r}"])
     subprocess.run(["git", "check-ref-format", f"refs/exps/{point.name}"], check=True)
     assert "/" not in point.name
 
@@ -122,7 +123,7 @@ def test_any_value_gives_a_name_that_git_takes(value: str) -> None:
 @pytest.mark.parametrize("word", ["loss.df", "loss.df=glob(*)", "loss.df=interval(0,1)"])
 def test_what_cannot_be_expanded_is_refused(word: str) -> None:
     with pytest.raises(UserError, match=r"-S: .*; write KEY=VALUE"):
-        sweep.expand([word])
+        expand([word])
 
 
 def test_a_command_dies_with_its_starter() -> None:
@@ -197,7 +198,7 @@ def test_all_points_arrive_although_a_worker_is_killed(project: Project) -> None
     assert "6 points: 6 done" in said
     assert project.clones() == []
     shown = project("dvc exp show --csv --no-pager")
-    names = {point.name for point in sweep.expand(["loss.df=0,3", "run.seed=range(0,3)"])}
+    names = {point.name for point in expand(["loss.df=0,3", "run.seed=range(0,3)"])}
     assert all(name in shown for name in names)
     again = project(f"{command} --workers 2")
     assert "6 points: 6 there already" in again
@@ -222,7 +223,7 @@ def test_without_a_shared_disk_points_go_by_git_and_a_dvc_remote(
     assert "no such thing as df 1" in said
     rooms = (project.folder.parent / "home/.cache/sweep").glob("[!.]*/")
     assert list(rooms) == []
-    failed, done = sweep.expand(["loss.df=1,3"])
+    failed, done = expand(["loss.df=1,3"])
     shown = project("dvc exp show --csv --no-pager")
     assert done.name in shown
     assert failed.name not in shown

@@ -42,11 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Do what is still to do, a line per point, then count."""
     from robustvae.experiments import rwlock, sweep
+    from robustvae.experiments.points import expand
 
     rwlock.mend()
     content = read()
     threads = int(flatten(content).get("run.threads", 1))
-    points = sweep.expand(args.set_param)
+    points = expand(args.set_param)
     _check_keys(points[0].overrides, content)
     workers = max(1, (os.cpu_count() or 1) // threads) if args.workers is None else args.workers
     if workers < 1:

@@ -18,6 +18,8 @@ from robustvae.errors import UserError
 from robustvae.experiments.statistics import relative
 from robustvae.params import LossSettings, yaml12
 
+UNSET = ("null", "none")  # values of settings that a label is silent about
+BARE = str.maketrans("", "", '[]"')  # a list in a label is plain words
 ASIDE = ("plots.", "report.", "run.device", "run.threads")  # settings that change no result
 
 
@@ -56,6 +58,12 @@ QUANTITIES: dict[str, Quantity] = {
         f"{_ROBUSTNESS}constant_wins", "corruptions on which a constant is better", margin=0.5
     ),
     "active_units": Quantity(f"{_ROBUSTNESS}active_units", "active units", False, 1),
+    "found_first": Quantity(
+        "outliers.found_first", "outliers among the 100 least likely training images", False, 0.02
+    ),
+    "train_auroc": Quantity("outliers.train_auroc", "AUROC, training outliers", False, 0.01),
+    "test_auroc": Quantity("outliers.test_auroc", "AUROC, test outliers", False, 0.01),
+    "impurity": Quantity("outliers.impurity", "share of samples like outliers", margin=0.005),
     "log_likelihood": Quantity(
         "likelihood.log_likelihood", "log-likelihood, best bound, nats", False, 1
     ),
@@ -69,7 +77,7 @@ class Run:
     name: str
     seed: int
     settings: dict[str, str]  # by dotted key: all that may change a result, except the seed
-    standard: bool  # KL from a standard normal prior, beta 1, no capacity
+    standard: bool  # KL from a standard normal prior, beta 1, no capacity, not robust
     metrics: dict[str, Any]  # by dotted key
     errors: pd.Series  # e_den of the model by (group, corruption, severity); clean among them
     commit: str = ""  # where its results are; "": in the table that it was read from
@@ -142,22 +150,30 @@ def read(names: Sequence[str], notes: list[str]) -> list[Run]:
 def _read(name: str, commit: str) -> Run:
     content = yaml12.parse(git("show", f"{commit}:params.yaml"))
     metrics = json.loads(_content(commit, "reports/metrics.json"))
+    table = StringIO(_content(commit, "reports/robustness.csv"))
+    return assemble(name, content, metrics, pd.read_csv(table), commit=commit)
+
+
+def assemble(
+    name: str, content: dict[str, Any], metrics: dict[str, Any], table: pd.DataFrame, **more: Any
+) -> Run:
+    """A run from its params.yaml, metrics.json and robustness.csv; `more`: where it comes from."""
     bounds = metrics.setdefault("likelihood", {})  # the importance-weighted one is the tighter
     known = [bounds[key] for key in bounds if key.startswith("iwae_") or key == "elbo"]
     best = [value for value in known if value is not None]
     bounds.setdefault("log_likelihood", max(best, default=None))
-    table = pd.read_csv(StringIO(_content(commit, "reports/robustness.csv")))
     rows = table[table["method"] == "model"].set_index(["group", "corruption", "severity"])
     settings, standard = judge(content)
     seed = int(settings.pop("run.seed"))
-    return Run(name, seed, settings, standard, _dotted(metrics), rows["e_den"], commit)
+    return Run(name, seed, settings, standard, _dotted(metrics), rows["e_den"], **more)
 
 
 def judge(content: dict[str, Any]) -> tuple[dict[str, str], bool]:
     """What of params.yaml may change a result, in one spelling; is it the standard loss?"""
     loss = LossSettings.model_validate(content["loss"])
     kl = loss.df == 0 and loss.order == 1 and content["model"]["latent"]["name"] != "vq"
-    standard = kl and loss.beta == 1 and loss.capacity.weight is None and loss.prior.standard
+    plain_kl = kl and loss.capacity.weight is None and loss.prior.standard
+    standard = plain_kl and loss.beta == 1 and loss.robust.name == "none"
     # One loss, one spelling: auto where it stands for the same, alpha 1 where it is not set.
     usual = kl or loss.kind == loss.model_copy(update={"divergence": "auto"}).kind
     same = {"alpha": loss.order, "divergence": "auto" if usual else loss.kind}
@@ -219,8 +235,10 @@ def group(
         raise UserError(f"--by: no parameter of a group is {by!r}; those that differ: {known}")
     shown = ([by] if by else []) + [k for k in differ if k != by]
     for one in groups:
-        values = [(key, one.run.settings.get(key, "null")) for key in shown]
-        one.label = ", ".join(f"{k.removeprefix('loss.')} {v}" for k, v in values) or "all runs"
+        values = {key: one.run.settings.get(key, "null") for key in shown}
+        values = {k: v for k, v in values.items() if v not in UNSET or k == by} or values
+        one.label = ", ".join(f"{k.removeprefix('loss.')} {v}" for k, v in values.items())
+        one.label = one.label.translate(BARE) or "all runs"
     groups.sort(key=lambda one: [_rank(one.run.settings.get(key, "null")) for key in shown])
     notes += _refer(groups, named)
     return groups

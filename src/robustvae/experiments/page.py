@@ -1,6 +1,7 @@
 """A comparison as tables (CSV, Markdown), one figure per quantity, and one HTML page."""
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from robustvae.reporting.figures.style import DPI
 from robustvae.reporting.sheet import Table
 from robustvae.runtime import files
 
+WIDE = 48  # characters of a group's name on one line of a figure
 INTRO = (
     "Training runs that differ in run.seed alone make a group. ± is half a 95 % t interval "
     "over seeds, [ ] a 95 % interval, (n = k) says that a quantity is known for only k of "
@@ -99,14 +101,14 @@ def put(
 @style.styled
 def figure(groups: Sequence[Group], table: pd.DataFrame, quantity: str) -> Any:
     """matplotlib Figure, one row per group: seeds as dots, their mean, the 95 % t interval."""
-    names = [group.label for group in groups]
-    size = 0.3 * len(groups) + 0.2
+    names = [textwrap.fill(group.label, WIDE) for group in groups]
+    size = len(groups) * (0.1 + 0.2 * max(name.count("\n") + 1 for name in names)) + 0.2
     seeds = sorted({len(group.runs) for group in groups})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     note = f"dots: seeds, {count} per row · line: mean · bar: 95 % t interval over seeds"
     heading = QUANTITIES[quantity].heading
     made = style.sheet(size + 0.7, heading, note)
-    left = 0.35 + 0.068 * max(map(len, names))
+    left = 0.35 + 0.068 * max(len(line) for name in names for line in name.splitlines())
     (axes,) = style.grid(made, 1, 1, left=left, bottom=0.45, top=0.1)
     rows = table[table["quantity"] == quantity]
     for place, group in enumerate(groups):

@@ -73,7 +73,7 @@ def _run(row: dict[str, str], shared: dict[str, str]) -> Run:
     errors = {key: float(row.pop(key) or "nan") for key in list(row) if key.count("/") == 2}
     places = [(group, name, int(level)) for group, name, level in (k.split("/") for k in errors)]
     index = pd.MultiIndex.from_tuples(places, names=SETS)
-    metrics = {place: float(row.pop(place) or "nan") for place in PLACES}
+    metrics = {place: float(row.pop(place, "") or "nan") for place in PLACES}
     known = {k.removeprefix(ORIGIN): row.pop(k) for k in list(row) if k.startswith(ORIGIN)}
     name, seed = (row.pop(key) for key in OWN)
     settings = shared | row

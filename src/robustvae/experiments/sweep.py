@@ -4,9 +4,6 @@ Git's refs and the DVC cache are the record, Dask only schedules. Needs git and 
 """
 
 import fcntl
-import hashlib
-import itertools
-import json
 import os
 import re
 import shlex
@@ -21,11 +18,9 @@ from pathlib import Path
 
 import cloudpickle  # type: ignore[import-untyped]
 from distributed import Client, LocalCluster, as_completed
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 
 from robustvae.errors import UserError
+from robustvae.experiments.points import Point
 
 SCRATCH = ".cache/sweep"  # clones, in this project; with a DVC remote, in each worker's home
 KEPT_LOG = 100_000  # characters of a point's log that come back
@@ -33,14 +28,6 @@ CODE = ("src", "stages")
 # Runs a command that dies, with all that it started, when the pipe to its starter closes: however
 # a worker ends, its trainings end with it, and the point can be done elsewhere.
 WATCHED = 'exec 3<&0; (read -r _ <&3; kill -KILL 0) & "$@" </dev/null 3<&-; n=$?; kill $!; exit $n'
-
-
-@dataclass(frozen=True)
-class Point:
-    """One experiment; `name` follows from `overrides` and is its identity."""
-
-    name: str
-    overrides: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -68,39 +55,6 @@ class Outcome:
     state: str  # done | there (it had been done before) | failed
     seconds: float = 0.0
     log: str = ""
-
-
-def expand(words: Sequence[str]) -> list[Point]:
-    """The points of KEY=VALUES in Hydra's grammar: 0,3,5 and range(0,5) sweep, others are fixed."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(words))
-        choices = [_choices(override) for override in parsed]
-    except HydraException as error:
-        raise UserError(f"-S: {str(error).splitlines()[0]}; write KEY=VALUE[,VALUE...]") from None
-    names = {_name(pairs): pairs for pairs in itertools.product(*choices)}
-    return [Point(name, tuple(f"{k}={v}" for k, v in pairs)) for name, pairs in names.items()]
-
-
-def _choices(override: Override) -> list[tuple[str, str]]:
-    key, sweeps = override.get_key_element(), override.is_sweep_override()
-    values = override.sweep_string_iterator() if sweeps else [override.get_value_element_as_str()]
-    return [(key, value) for value in values]
-
-
-def _name(pairs: Sequence[tuple[str, str]]) -> str:
-    """For people, and a digest of every key and value, in any order and spelling of numbers."""
-    equal = sorted((key, _plain(value)) for key, value in pairs)
-    shown = "_".join(f"{key.rpartition('.')[2]}-{value}" for key, value in equal)
-    safe = re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", shown)[:80]
-    return f"{safe}_{hashlib.sha256(json.dumps(equal).encode()).hexdigest()[:8]}"
-
-
-def _plain(value: str) -> str:
-    try:
-        number = float(value)
-    except ValueError:
-        return value
-    return repr(int(number) if number.is_integer() else number)
 
 
 def here(remote: str | None, threads: int) -> Place:
@@ -160,7 +114,8 @@ def run(
     before = there(place)
     yield from (Outcome(point.name, "there") for point in points if point.name in before)
     left = [point for point in points if point.name not in before]
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not have this code
+    for module in (__name__, Point.__module__):  # workers need not have this code
+        cloudpickle.register_pickle_by_value(sys.modules[module])
     with ExitStack() as stack:
         stack.callback(tidy, place.scratch)
         if not left:
