@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.models.distributions import Diagonal
@@ -19,6 +18,7 @@ from robustvae.robustness.metrics import Values
 from robustvae.runtime import seeding
 
 Images = NDArray[np.uint8]
+Places = NDArray[np.intp]
 SHOWN = 100  # images that are found least likely, of which the sentence speaks
 SAMPLES = 10_000  # from the prior, whose purity is reported
 RESAMPLES = 200  # of the bootstrap
@@ -165,27 +165,23 @@ def detection(
     if not len(inside) or not len(outside):
         return dict.fromkeys(("auroc", "average_precision", "fpr95"), (np.nan, np.nan))
 
-    def rates(a: Values, b: Values) -> tuple[float, float, float]:
-        both = np.concatenate([a, b])
-        rank = stats.rankdata(both)
-        n, m = len(a), len(b)
-        auroc = (rank[n:].sum() - m * (m + 1) / 2) / (n * m)
-        order = np.argsort(-both, kind="stable")
-        ends = np.flatnonzero(np.append(np.diff(both[order]) != 0, True))  # of equal scores
-        hits = np.cumsum(order >= n)[ends]
-        gained = np.diff(hits, prepend=0) / m
-        precision = float((gained * hits / (ends + 1)).sum())
-        threshold = np.sort(b)[::-1][int(np.ceil(0.95 * m - 1e-9)) - 1]
-        return float(auroc), precision, float((a >= threshold).mean())
+    values = np.unique(np.concatenate([inside, outside]))
+    a, b = (len(values) - 1 - np.searchsorted(values, part) for part in (inside, outside))
 
-    draws = [
-        rates(rng.choice(inside, len(inside)), rng.choice(outside, len(outside)))
-        for _ in range(resamples)
-    ]
+    def rates(a: Places, b: Places) -> tuple[float, float, float]:
+        """Of places among all values, the highest first: counted, since sorting takes long."""
+        fresh, found = (np.bincount(part, minlength=len(values)) for part in (a, b))
+        alarms, hits = fresh.cumsum(), found.cumsum()
+        auroc = (found * (len(a) - alarms + fresh / 2)).sum() / (len(a) * len(b))
+        precision = (found * hits / np.maximum(alarms + hits, 1)).sum() / len(b)
+        threshold = np.searchsorted(hits, np.ceil(0.95 * len(b) - 1e-9))
+        return float(auroc), float(precision), float(alarms[threshold] / len(a))
+
+    draws = [rates(rng.choice(a, len(a)), rng.choice(b, len(b))) for _ in range(resamples)]
     errors = np.std(draws, axis=0, ddof=1) if resamples > 1 else np.zeros(3)
     errors[errors == 0] = np.nan  # samples that all agree are no proof of certainty
     names = ("auroc", "average_precision", "fpr95")
-    return dict(zip(names, zip(rates(inside, outside), errors.tolist(), strict=True), strict=True))
+    return dict(zip(names, zip(rates(a, b), errors.tolist(), strict=True), strict=True))
 
 
 @torch.inference_mode()
