@@ -71,7 +71,8 @@ def _material(data: Prepared, seed: int) -> Material:
 def _write(found: Evaluation, details: dict[str, Any], labels: np.ndarray) -> None:
     """Numbers for people and for DVC, and what figures are made of."""
     outlying = (details["outliers"] or {}).get("headline", {})
-    files.write_json(REPORTS / "metrics.json", plain({**found.metrics, "outliers": outlying}))
+    more = {"outliers": outlying} if outlying else {}
+    files.write_json(REPORTS / "metrics.json", plain({**found.metrics, **more}))
     rows = _rows(found.metrics)
     rows["robustness"] |= outlying
     for name, row in rows.items():

@@ -68,21 +68,27 @@ def screen(
         return _ranked(vae, vae.images(source, resize=True, seed=seed), seed)
     if objective not in OBJECTIVES:
         raise UserError(f"objective: must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    found = _learnable(source, size)
+    usual = OBJECTIVES[objective] if strength is None else strength
+    robust = {"name": objective, "strength": usual}
+    how = {**QUICK, "train.epochs": epochs, "loss.robust": robust, "run.device": device}
+    pixels = found.pixels
+    vae = fit(pixels, how, val=pixels[::10], seed=seed, name="screened images")
+    return _ranked(vae, found, seed)
+
+
+def _learnable(source: Source, size: int | None) -> Images:
+    """The images as they are trained on: enough of them, uint8."""
     found = read(source, usual_shape(source, size), Path("data/prepared"), resize=True)
     if len(found) < LEAST:
         raise UserError(
             f"screen: needs {LEAST} images or more to learn what is usual, got {len(found)}; give "
             "more, or a trained model"
         )
-    pixels = found.pixels
-    if pixels.dtype != np.uint8:
-        pixels = np.rint(in_unit(pixels) * 255).astype(np.uint8)
-    found = Images(pixels, found.names, found.pictures)
-    usual = OBJECTIVES[objective] if strength is None else strength
-    robust = {"name": objective, "strength": usual}
-    how = {**QUICK, "train.epochs": epochs, "loss.robust": robust, "run.device": device}
-    vae = fit(pixels, how, val=pixels[::10], seed=seed, name="screened images")
-    return _ranked(vae, found, seed)
+    if found.pixels.dtype == np.uint8:
+        return found
+    whole = np.rint(in_unit(found.pixels) * 255).astype(np.uint8)
+    return Images(whole, found.names, found.pictures)
 
 
 def _ranked(vae: VAE, images: Images, seed: int) -> Screening:

@@ -196,21 +196,26 @@ def _experiment(point: Point, place: Place, room: Path, log: Path, lock: int) ->
     call("git", "checkout", "-q", "--detach", place.commit, at=clone)
     if (room / "cache").exists():
         (room / "cache").rename(clone / ".cache")
-    # Links to the cache spare a copy of the data per clone.
-    cache = place.cache or room.parent / ".dvc-cache"
-    settings = f"[cache]\n    dir = {cache}\n    type = reflink,symlink,copy\n"
-    settings += f"[core]\n    site_cache_dir = {clone}/.dvc/tmp/site\n"
+    (clone / ".dvc" / "config.local").write_text(_config(place, clone))
     pull, push = [], ["--no-cache"]
     if place.remote is not None:
-        name, address = place.remote
-        settings += f"    remote = {name}\n['remote \"{name}\"']\n    url = {address}\n"
-        pull, push = ["--pull"], ["--remote", name]
-    (clone / ".dvc" / "config.local").write_text(settings)
+        pull, push = ["--pull"], ["--remote", place.remote[0]]
     dvc = ("python", "-m", "dvc", "exp")
     sets = [word for override in point.overrides for word in ("-S", override)]
     call(*dvc, "run", "-n", point.name, *pull, *sets, at=clone)
     call(*dvc, "push", *push, "origin", point.name, at=clone)
     return "done"
+
+
+def _config(place: Place, clone: Path) -> str:
+    """DVC's, of a clone: links to the cache spare a copy of the data per clone."""
+    cache = place.cache or clone.parent.parent / ".dvc-cache"
+    settings = f"[cache]\n    dir = {cache}\n    type = reflink,symlink,copy\n"
+    settings += f"[core]\n    site_cache_dir = {clone}/.dvc/tmp/site\n"
+    if place.remote is not None:
+        name, address = place.remote
+        settings += f"    remote = {name}\n['remote \"{name}\"']\n    url = {address}\n"
+    return settings
 
 
 @contextmanager

@@ -52,11 +52,11 @@ def find(
     The images are as the model sees them; the mask was never shown to it. `weights`: [epochs, N].
     """
     sets = {"train": train, "clean": clean, "outliers": outliers}
-    draws = Draws(seed)
-    scores = {name: _scores(model, images, name, size, draws) for name, images in sets.items()}
-    simple = _simple(train, {"clean": clean, "outliers": outliers}, model, seed)
-    for name, found in simple.items():
-        scores[name] |= found
+    simple, draws = _simple(sets, model, seed), Draws(seed)
+    scores = {
+        name: _scores(model, images, name, size, draws) | simple[name]
+        for name, images in sets.items()
+    }
     table = _table(scores, mask, seed)
     purity = _purity(model, clean, outliers, seed)
     first = np.argsort(-scores["train"]["neg_elbo"], kind="stable")[:SHOWN]
@@ -75,10 +75,10 @@ def find(
     arrays = {f"{s}/{n}": v.astype(np.float32) for n, f in scores.items() for s, v in f.items()}
     arrays |= {"mask": mask, "first": first}
     if weights is not None:
-        w = weights.astype(np.float32)
-        means = np.stack([w[:, ~mask].mean(1), w[:, mask].mean(1)], 1)
-        arrays["weights"] = means
-        headline |= {"weight_inliers": float(means[-1, 0]), "weight_outliers": float(means[-1, 1])}
+        means = [weights[:, chosen].mean(1, dtype=np.float32) for chosen in (~mask, mask)]
+        arrays["weights"] = np.stack(means, 1)
+        names = ("weight_inliers", "weight_outliers")
+        headline |= {name: float(mean[-1]) for name, mean in zip(names, means, strict=True)}
     return Found(table, headline, purity, sentence, arrays)
 
 
@@ -132,18 +132,17 @@ def _scores(
 
 
 def _simple(
-    train: Images, others: Mapping[str, Images], model: Autoencoder, seed: int
+    sets: Mapping[str, Images], model: Autoencoder, seed: int
 ) -> dict[str, dict[str, Values]]:
     """What anyone would try first, fitted to the same training images, outliers among them."""
     from sklearn.decomposition import PCA
     from sklearn.ensemble import IsolationForest
 
-    every = {"train": train, **others}
     flat = {
-        name: images.reshape(len(images), -1) / np.float32(255) for name, images in every.items()
+        name: images.reshape(len(images), -1) / np.float32(255) for name, images in sets.items()
     }
     rng = seeding.numpy_rng(seed, "outliers", "fit")
-    chosen = flat["train"][np.sort(rng.permutation(len(train))[: 2 * FITTED])]
+    chosen = flat["train"][np.sort(rng.permutation(len(flat["train"]))[: 2 * FITTED])]
     dims = min(model.settings.latent_dim, *chosen.shape)
     pca = PCA(dims, svd_solver="randomized", random_state=0).fit(chosen)
     forest = IsolationForest(n_estimators=FOREST, random_state=0).fit(chosen)
