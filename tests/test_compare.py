@@ -282,7 +282,7 @@ def test_differences_are_paired_by_seed_and_corrected_after_holm(
     table = pd.read_csv(unpainted / "reports/compare/differences.csv")
     assert set(table["quantity"]) == {"skill", "mRE"}
     row = table[(table["quantity"] == "skill") & table["group"].str.contains("beta 4")].iloc[0]
-    assert (row["seeds"], row["baseline"]) == (3, "beta 1, df 0")
+    assert (row["seeds"], row["baseline"]) == (3, "KL, beta 1")
     values = np.array([0.1, 0.099, 0.098])
     assert row["mean"] == pytest.approx(values.mean())
     t = abs(values.mean()) / (values.std(ddof=1) / math.sqrt(3))
@@ -344,7 +344,7 @@ def test_a_study_is_kept_as_a_table_and_a_recipe_and_compared_again_from_them(
     assert "old" not in text
     head, _, first = text.split("### Means over seeds\n\n")[1].splitlines()[:3]
     columns = dict(zip(head.split("|"), first.split("|"), strict=True))
-    shown = means(unpainted / "kept").loc["beta 1, df 0"]
+    shown = means(unpainted / "kept").loc["KL, beta 1"]
     for quantity in judged[1:]:
         assert columns[f" {quantity} "].split()[0] == f"{shown.loc[quantity, 'mean']:.4g}", quantity
 
@@ -389,12 +389,12 @@ def test_a_named_baseline_and_none_at_all(
 ) -> None:
     names = [f"run-{k}-{seed}" for k in (1, 2) for seed in range(3)]
     cli.main(["compare", *names])
-    assert means(unpainted).loc["beta 4, df 0", "mRE"]["seeds"] == 0
+    assert means(unpainted).loc["KL, beta 4", "mRE"]["seeds"] == 0
     out = capsys.readouterr().out
     assert "no baseline (KL, beta 1, standard prior" in out
-    assert "for beta 1, df 3; beta 4, df 0, no relative errors or differences: none qual" in out
+    assert "for beta 1, df 3; KL, beta 4, no relative errors or differences: none qual" in out
     cli.main(["compare", *names, "--baseline", "run-1-0"])
-    assert means(unpainted).loc["beta 4, df 0", "mRE"]["mean"] == pytest.approx(100)
+    assert means(unpainted).loc["KL, beta 4", "mRE"]["mean"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize(
@@ -455,7 +455,7 @@ def test_spellings_of_one_loss_are_one_group(unpainted: Path) -> None:
         record_experiment(f"other-{k}", result({"run.seed": 10 + k, **changes}, 0.3), 90 + k)
     cli.main(["compare"])
     seeds = means(unpainted).xs("e_den", level="quantity")["seeds"]
-    assert seeds.to_dict() == {"beta 1, df 0": 6, "beta 1, df 3": 4, "beta 4, df 0": 3}
+    assert seeds.to_dict() == {"KL, beta 1": 6, "beta 1, df 3": 4, "KL, beta 4": 3}
 
 
 def test_a_quantity_null_for_some_seeds_says_for_how_many_it_is_known(
@@ -500,7 +500,7 @@ def test_of_two_equal_experiments_the_later_counts(
     record_experiment("again", result({"run.seed": 0, "plots.dpi": 50, "loss.alpha": 1}, 0.9), 99)
     cli.main(["compare"])
     assert "run-0-0 and again have the same parameters and seed" in capsys.readouterr().out
-    assert means(unpainted).loc["beta 1, df 0", "e_den"]["mean"] == pytest.approx(0.6)
+    assert means(unpainted).loc["KL, beta 1", "e_den"]["mean"] == pytest.approx(0.6)
 
 
 def test_an_experiment_without_results_is_left_out_and_said(

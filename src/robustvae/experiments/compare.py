@@ -19,6 +19,7 @@ from robustvae.experiments.statistics import relative
 from robustvae.params import LossSettings, yaml12
 
 UNSET = ("null", "none")  # values of settings that a label is silent about
+USUAL = {"loss.alpha": "1", "loss.df": "0"}  # together: KL between normal laws
 BARE = str.maketrans("", "", '[]"')  # a list in a label is plain words
 ASIDE = ("plots.", "report.", "run.device", "run.threads")  # settings that change no result
 
@@ -236,8 +237,15 @@ def group(
     shown = ([by] if by else []) + [k for k in differ if k != by]
     for one in groups:
         values = {key: one.run.settings.get(key, "null") for key in shown}
-        values = {k: v for k, v in values.items() if v not in UNSET or k == by} or values
-        one.label = ", ".join(f"{k.removeprefix('loss.')} {v}" for k, v in values.items())
+        said = [
+            f"{key.removeprefix('loss.')} {value}"
+            for key, value in values.items()
+            if key == by or value not in (*UNSET, USUAL.get(key))
+        ]
+        usual = [key for key in USUAL if key in values]
+        if usual and by not in usual and all(values[key] == USUAL[key] for key in usual):
+            said.insert(0, "KL")
+        one.label = ", ".join(said) or ", ".join(f"{k} {v}" for k, v in values.items())
         one.label = one.label.translate(BARE) or "all runs"
     groups.sort(key=lambda one: [_rank(one.run.settings.get(key, "null")) for key in shown])
     notes += _refer(groups, named)

@@ -15,6 +15,8 @@ def command(recipe: Path, overrides: Sequence[str], name: str | None, queue: boo
     for key in values:
         if key not in known:
             raise UserError(f"{recipe}: {key}: no such setting in params.yaml")
+        if isinstance(known[key], float) and isinstance(values[key], int):
+            values[key] = float(values[key])  # as DVC's cache of runs knows it
     sets = [f"{key}={json.dumps(value)}" for key, value in values.items()]
     words = [word for override in (*sets, *overrides) for word in ("-S", override)]
     return ["dvc", "exp", "run", "-n", name or recipe.stem, *words, *(["--queue"] * queue)]
