@@ -1,9 +1,12 @@
 """Studies in warm processes: their rows are what DVC's runs give, kept and added to."""
 
 import json
+import sys
+import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from conftest import ROOT, copy_project, overlay
@@ -44,7 +47,7 @@ def test_a_study_gives_the_numbers_of_dvc_and_goes_on_where_it_was_cut(tmp_path:
     fractions = sorted(run.settings["contamination.fraction"] for run in runs)
     assert fractions == ["0", "0", "0.2", "0.2"]
     assert "data.root: data/images" in (project.folder / "study" / "mine.yaml").read_text()
-    assert not list((project.folder / ".cache" / "study").iterdir())
+    assert not list((project.folder / ".cache" / "study").glob("*/"))
 
     sets = (
         "-S loss.df=4.0 -S run.seed=1 -S contamination.fraction=0.2 -S contamination.names=[stripe]"
@@ -74,3 +77,26 @@ def test_a_run_that_cannot_be_made_is_named_and_the_others_are_kept(tmp_path: Pa
     said = project(f"{words} -S preprocess.image_size=28 -S data.name=digits,folder", code=1)
     assert "failed: data/images: no such folder" in said or "failed: data.root" in said
     assert len(record.read(project.folder / "mine.csv")) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_study_leaves_no_process_and_its_folder_goes_with_the_next(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", copy_project(tmp_path / "project", tmp_path))
+    path = project.folder / "params.yaml"
+    path.write_text(yaml.safe_dump(overlay(params.read(path), TINY), sort_keys=False))
+    (project.folder / "recipe.yaml").write_text("{}\n")
+    project("git init -q -b main && git add -A && git commit -qm 'Start'")
+    words = [sys.executable, "-m", "robustvae", "study", "recipe.yaml", "--csv", "mine.csv"]
+    words += ["--workers", "1", "-S", "run.seed=0"]
+    process = psutil.Popen(words, cwd=project.folder, env=project.environment)
+    store = project.folder / ".cache" / "study"
+    while not list(store.glob("*/download-*/done")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    started = process.children(recursive=True)
+    process.kill()
+    assert not psutil.wait_procs(started, timeout=20)[1]
+    process.wait()
+    assert list(store.glob("*/"))
+    assert "1 runs: 0 there already, 0 failed" in project(" ".join(words))
+    assert not list(store.glob("*/"))

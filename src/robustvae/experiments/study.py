@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +26,7 @@ import pandas as pd
 
 from robustvae.errors import UserError
 from robustvae.experiments.compare import Run, assemble
+from robustvae.experiments.scratch import held, tidy
 from robustvae.params import flatten, overlay, yaml12
 from robustvae.runtime import files
 
@@ -61,9 +63,11 @@ def run(
 ) -> Iterator[tuple[str, Run | str]]:
     """The run of each task, or why there is none, as they end; `tasks`: name -> parameters."""
     STORE.mkdir(parents=True, exist_ok=True)
+    tidy(str(STORE))
     with (
         tempfile.TemporaryDirectory(dir=STORE) as store,
-        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (code,)) as pool,
+        held(Path(store)),
+        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin) as pool,
     ):
         try:
             futures: dict[Future[Run | str], str] = {
@@ -81,10 +85,18 @@ def run(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(code: str) -> None:
-    """In a process: the project's stages can be imported."""
+def _begin() -> None:
+    """In a process: it ends with the one that started it; the project's stages can be imported."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.path.insert(0, str(Path.cwd()))
     importlib.import_module("stages")
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _one(name: str, content: dict[str, Any], store: Path, code: str) -> Run | str:

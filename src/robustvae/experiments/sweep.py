@@ -3,7 +3,6 @@
 Git's refs and the DVC cache are the record, Dask only schedules. Needs git and a POSIX shell.
 """
 
-import fcntl
 import os
 import re
 import shlex
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from distributed import Client, LocalCluster, as_completed
 
 from robustvae.errors import UserError
 from robustvae.experiments.points import Point
+from robustvae.experiments.scratch import held, tidy
 
 SCRATCH = ".cache/sweep"  # clones, in this project; with a DVC remote, in each worker's home
 KEPT_LOG = 100_000  # characters of a point's log that come back
@@ -114,7 +114,7 @@ def run(
     before = there(place)
     yield from (Outcome(point.name, "there") for point in points if point.name in before)
     left = [point for point in points if point.name not in before]
-    for module in (__name__, Point.__module__):  # workers need not have this code
+    for module in (__name__, Point.__module__, held.__module__):  # workers need not have this code
         cloudpickle.register_pickle_by_value(sys.modules[module])
     with ExitStack() as stack:
         stack.callback(tidy, place.scratch)
@@ -152,7 +152,7 @@ def run_point(point: Point, place: Place) -> Outcome:
     start = time.monotonic()
     room = Path(place.scratch).expanduser() / point.name
     room.parent.mkdir(parents=True, exist_ok=True)
-    with _held(room) as lock:
+    with held(room) as lock:
         if (room / "clone" / ".cache").exists():  # a killed worker's: its training goes on
             (room / "clone" / ".cache").rename(room / "cache")
         shutil.rmtree(room / "clone", ignore_errors=True)
@@ -216,19 +216,3 @@ def _config(place: Place, clone: Path) -> str:
         name, address = place.remote
         settings += f"    remote = {name}\n['remote \"{name}\"']\n    url = {address}\n"
     return settings
-
-
-@contextmanager
-def _held(room: Path, wait: bool = True) -> Iterator[int]:
-    """Lock `room` for this process and those it hands the descriptor to, until all are gone."""
-    with room.with_name(f"{room.name}.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield file.fileno()
-
-
-def tidy(scratch: str, spared: Sequence[str] = ()) -> None:
-    """Remove clones that no running task holds, as a killed sweep leaves them."""
-    for room in Path(scratch).expanduser().glob("[!.]*/"):
-        if room.name not in spared:
-            with suppress(BlockingIOError), _held(room, wait=False):
-                shutil.rmtree(room, ignore_errors=True)
