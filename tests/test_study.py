@@ -21,7 +21,8 @@ TINY = SMALL | {"data.limit": 60, "train.epochs": 1, "corruptions.names": ["fog"
 def test_stages_are_those_that_lead_to_numbers_with_what_they_need() -> None:
     graph = study.stages(ROOT / "dvc.yaml")
     assert list(graph)[:4] == ["download", "preprocess", "contaminate", "corrupt"]
-    assert list(graph)[-1] == "evaluate"
+    assert "evaluate" in graph
+    assert not {"plot", "report"} & set(graph)
     assert graph["train"].needs == ("preprocess", "contaminate")
     assert "reports/metrics.json" in graph["evaluate"].outs
     assert "reports/test.json" in graph["evaluate"].outs

@@ -31,7 +31,8 @@ from robustvae.params import flatten, overlay, yaml12
 from robustvae.runtime import files
 
 STORE = Path(".cache/study")
-OWN = ("train", "evaluate")  # stages that are each run's own; what they write is not kept
+DRAWN = ("plot", "report")  # stages that add no number
+FIRST = "train"  # it, and what reads what it makes, is each run's own, and is not kept
 FOLDERS = ("data.root", "data.mirror", "contamination.root")  # relative to the project
 
 
@@ -52,9 +53,8 @@ def stages(path: Path = Path("dvc.yaml")) -> dict[str, Stage]:
         outs = [*content.get("outs", []), *content.get("metrics", [])]
         made = tuple(next(iter(out)) if isinstance(out, dict) else out for out in outs)
         needs = tuple(s.name for s in found.values() if set(s.outs) & set(content["deps"]))
-        found[name] = Stage(name, tuple(content["params"]), made, needs)
-        if name == OWN[-1]:
-            break
+        if name not in DRAWN:
+            found[name] = Stage(name, tuple(content["params"]), made, needs)
     return found
 
 
@@ -117,9 +117,9 @@ def _one(name: str, content: dict[str, Any], store: Path, code: str) -> Run | st
         return str(error)
     finally:
         os.chdir(project)
-        for own in OWN:
-            if own in places:
-                shutil.rmtree(places[own])
+        for made, place in places.items():
+            if made == FIRST or FIRST in graph[made].needs:
+                shutil.rmtree(place)
 
 
 def _done(
