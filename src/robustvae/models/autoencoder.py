@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from robustvae.errors import UserError
 from robustvae.models import divergences, likelihoods
+from robustvae.models.catalogue import LATENTS, NETS
 from robustvae.models.distributions import Diagonal
-from robustvae.models.latents import LATENTS, VQ, Continuous, Latent
-from robustvae.models.nets import NETS
+from robustvae.models.latents import VQ, Continuous, Latent
+from robustvae.models.nets import Net
 from robustvae.params import LossSettings, ModelSettings
 from robustvae.params.geometry import geometry
 
@@ -44,12 +45,14 @@ class Autoencoder(nn.Module):
         self.family = "vq" if settings.latent.name == "vq" else continuous
         channels, side, dim = shape[0], shape[-1], settings.latent_dim
         self.geometry = geometry(settings.architecture, side, vq=self.family == "vq")
-        net = NETS[settings.architecture.name]
+        architecture, latent = settings.architecture, settings.latent
+        net: Net = NETS[architecture.name](**architecture.own(architecture.name))
         self.likelihood = likelihoods.build(settings.likelihood, loss, dim)
         sigma = settings.likelihood.sigma
         self.divergence = divergences.build(loss, dim, channels * side**2, sigma)
         self.encoder = net.encoder(self.geometry, channels)
-        self.latent: Latent = LATENTS[self.family](self.geometry, settings, loss, self.divergence)
+        make, own = LATENTS[latent.name], latent.own(latent.name)
+        self.latent: Latent = make(self.geometry, settings, loss, self.divergence, **own)
         self.decoder = net.decoder(self.geometry, dim, channels * self.likelihood.outputs)
 
     @classmethod

@@ -17,10 +17,11 @@ from robustvae.models.distributions import Diagonal, wide
 from robustvae.models.divergences import Objective
 from robustvae.models.likelihoods import Gaussian
 from robustvae.params import EvaluateSettings
-from robustvae.robustness import metrics, table
+from robustvae.robustness import metrics
 from robustvae.robustness.batches import each, on, pixels, slices
 from robustvae.robustness.bounds import Draws, Report, select, shifted
-from robustvae.robustness.metrics import METRICS, Pair, Probe
+from robustvae.robustness.catalogue import METRICS, OF_METRIC
+from robustvae.robustness.metrics import Pair, Probe
 from robustvae.robustness.subject import Seen, Subject
 from robustvae.robustness.table import Columns
 from robustvae.runtime import seeding
@@ -29,7 +30,6 @@ K = TypeVar("K")
 Place = tuple[str, str, str]  # set, method, quantity
 Block = tuple[list[K], Tensor]  # names, and a row for each, [names, images, ...]
 
-PIXEL_METRICS = {"e_den", "e_self", "e_stab", "ssim_den"}  # what the baselines have too
 TRAIN_IMAGES = 10_000  # at most, for the training images' losses and for the probe
 RECENT = 12  # comparisons of two images that are remembered; a set has 8
 SURE = 1.2  # squared residual over its variance above which a decoder is called too sure
@@ -192,8 +192,9 @@ def measure(
             }
             for method, pair in pairs.items():
                 for metric in settings.metrics:
-                    if method == "model" or metric in PIXEL_METRICS:
-                        for quantity, values in METRICS[metric](pair).items():
+                    if method == "model" or METRICS.part(metric).facts["pixels"]:
+                        values_of = METRICS[metric](pair, **settings.own(metric))
+                        for quantity, values in values_of.items():
                             found[name, method, quantity] = values.to(x.device, wide(x.device))
             if seen_y.code is not None:
                 means[name] = seen_y.code.float()
@@ -223,7 +224,7 @@ def gaps(
     """Quantities that stay empty in every row, and why; `missing`: those of the subject."""
     found = {
         quantity: f"evaluate.metrics leaves {metric} out"
-        for metric, quantities in table.OF_METRIC.items()
+        for metric, quantities in OF_METRIC.items()
         if metric not in settings.metrics
         for quantity in quantities
     }
