@@ -17,6 +17,7 @@ def main() -> None:
     name = settings.data.name
     library = Library.of(CACHE / "downloads", settings.data.mirror)
     shutil.rmtree(RAW, ignore_errors=True)
+    RAW.mkdir(parents=True)
     DATASETS[name].download(RAW, Path(settings.data.root), library)
     if settings.corruptions.source == "official":
         library.deliver(MNIST_C, RAW)

@@ -72,9 +72,11 @@ def _as(origin: Origin, path: Path | None = None) -> Iterator[None]:
         if isinstance(error, SyntaxError) and error.filename:
             file, line = error.filename, error.lineno
         where = origin.text if file == str(path) else f"{origin.text}: {file}"
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        way_out = "correct it, or remove the plug-in"
-        raise UserError(f"{where}, line {line}: {kind}{error}; {way_out}") from None
+        what = str(error)
+        if not isinstance(error, UserError):
+            why = error.msg if isinstance(error, SyntaxError) else error
+            what = f"{type(error).__name__}: {why}; correct it, or remove the plug-in"
+        raise UserError(f"{where}, line {line}: {what}") from None
     finally:
         _running.reset(token)
 
