@@ -1,5 +1,6 @@
 """Plug-ins: what docs/plugins.md shows works as written; each mistake gets one line."""
 
+import doctest
 import json
 import re
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -17,10 +19,11 @@ from test_pipeline import Project
 
 import robustvae as rv
 from robustvae import params
+from robustvae.api import testing
 from robustvae.cli import main
 from robustvae.models import folder as model_folder
 from robustvae.models.autoencoder import Autoencoder
-from robustvae.params import plugins
+from robustvae.params import plugins, register
 from robustvae.params.parts import TABLES
 
 PAGE = (ROOT / "docs/plugins.md").read_text()
@@ -80,6 +83,13 @@ def test_the_page_has_an_example_of_each_kind_and_they_obey_their_laws(project: 
     space["test_mine"]()
 
 
+@pytest.mark.parametrize("module", [register, testing], ids=lambda module: module.__name__)
+def test_examples_run_as_they_are_written(project: Path, module: Any) -> None:
+    found = doctest.testmod(module, extraglobs={"rv": rv})
+    assert found.attempted
+    assert not found.failed
+
+
 def test_names_are_known_everywhere(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(project, *EXAMPLES)
     settings = params.complete(NAMED)
@@ -96,6 +106,26 @@ def test_names_are_known_everywhere(project: Path, capsys: pytest.CaptureFixture
     main(["corrupt", "--list"])
     assert "rain               overlay" in capsys.readouterr().out
     main(["params", "--write"]) if Path("docs").mkdir() else None
+
+
+def test_they_are_fitted_measured_and_loaded_from_a_notebook(project: Path) -> None:
+    write(project, *EXAMPLES)
+    x = np.random.default_rng(0).integers(0, 256, (64, 16, 16), dtype=np.uint8)
+    changes = {k: v for k, v in NAMED.items() if not k.startswith(("data.", "corruptions"))}
+    vae = rv.fit(x, changes | {"train.epochs": 1, "train.batch_size": 32}, seed=0)
+    vae.save(project / "mine")
+    result = rv.evaluate(rv.load(project / "mine"), x[:20], names=["rain"], settings=changes)
+    of_model, identity = (result.table[result.table["method"] == m].iloc[-1]
+                          for m in ("model", "identity"))  # fmt: skip
+    assert of_model["corruption"] == "rain"
+    assert of_model["edges"] > 0 < identity["edges"]
+    assert of_model["edges_se"] > 0
+    assert ">edges</button>" in result.report(project / "page.html").read_text()
+    errors = {
+        rv.evaluate(lambda x: x, x, names=["rain"], settings=own).headline["e_den"]
+        for own in (None, {"corruptions.rain.length": 9})
+    }
+    assert len(errors) == 2
 
 
 def test_a_schema_of_the_project_has_its_words_and_settings(project: Path) -> None:
@@ -179,7 +209,7 @@ class NEEDS:
 
 
 @pytest.mark.parametrize(
-    ("register", "code", "said"),
+    ("door", "code", "said"),
     [
         (rv.register.metric("m"), lambda x, y: x, r"metric 'm': must take \(pair\), got \(x, y\)"),
         (rv.register.metric("m"), object, r"metric 'm': must be a function \(pair\), no class"),
@@ -190,14 +220,14 @@ class NEEDS:
         (rv.register.likelihood("l"), NEEDS, "likelihood 'l': its setting width needs a default"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_used_is_refused_at_once(register: Any, code: Any, said: str) -> None:
+def test_what_cannot_be_used_is_refused_at_once(door: Any, code: Any, said: str) -> None:
     with pytest.raises(rv.UserError, match=said):
-        register(code)
+        door(code)
 
 
 def test_a_corruption_must_return_what_it_was_given(project: Path) -> None:
-    register = rv.register.corruption("dim", group="noise", severities=(1, 2, 3, 4, 5))
-    register(lambda images, amount, rng: images / 2)
+    door = rv.register.corruption("dim", group="noise", severities=(1, 2, 3, 4, 5))
+    door(lambda images, amount, rng: images / 2)
     with pytest.raises(rv.UserError, match=r"must return uint8 .* got torch.float32"):
         rv.corrupt(torch.zeros(1, 8, 8, dtype=torch.uint8), "dim")
 
@@ -320,7 +350,7 @@ def test_parts_of_ones_own_reach_the_report_and_dvc_knows_them(tmp_path: Path) -
         file.write_text(file.read_text() + "# another\n")
         assert set(run.status()) == stages
         file.write_text(file.read_text().removesuffix("# another\n"))
-    assert "Running stage 'train'" in run("dvc exp run --temp -S +loss.jeffreys.share=0.9")
+    assert "Queued" in run("dvc exp run --queue -S ++loss.jeffreys.share=0.9")
 
     # A corruption that training uses reaches it, and only then.
     mixed = {"train.mixture.fraction": 0.5, "train.mixture.corruption": "rain"}
