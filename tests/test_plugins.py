@@ -208,6 +208,13 @@ class NEEDS:
     def sample(self, out, z): ...
 
 
+def test_a_file_in_no_room_is_not_overlooked(project: Path) -> None:
+    write(project, **{"plugins/rain.py": ""})
+    line = refused({"corruptions.names": ["rain"]})
+    assert line.endswith("plugins/rain.py: belongs into the folder of its room, "
+                         "plugins/corruptions or another")  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("door", "code", "said"),
     [
@@ -259,6 +266,7 @@ def test_a_model_folder_names_its_plug_ins(project: Path, monkeypatch: pytest.Mo
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     write(project, **{JEFFREYS: EXAMPLES[JEFFREYS] + "# other\n"})
+    assert Autoencoder.build(settings.model, settings.loss, (1, 8, 8)).plugins() == [entry]
     other = loaded()
     assert other.returncode == 0
     assert f"the divergence 'jeffreys' is not as it was when the model was trained: {JEFFREYS}" in (

@@ -156,7 +156,8 @@ def _read(name: str, commit: str) -> Run:
 def judge(content: dict[str, Any]) -> tuple[dict[str, str], bool]:
     """What of params.yaml may change a result, in one spelling; is it the standard loss?"""
     loss = LossSettings.model_validate(content["loss"])
-    kl = loss.df == 0 and loss.order == 1 and content["model"]["latent"]["name"] != "vq"
+    kl = loss.kind in ("alpha", "renyi") and loss.order == 1
+    kl = kl and content["model"]["latent"]["name"] != "vq"
     standard = kl and loss.beta == 1 and loss.capacity.weight is None and loss.prior.standard
     # One loss, one spelling: auto where it stands for the same, alpha 1 where it is not set.
     usual = kl or loss.kind == loss.model_copy(update={"divergence": "auto"}).kind

@@ -15,6 +15,7 @@ from robustvae.models.latents import VQ, Continuous, Latent
 from robustvae.models.nets import Net
 from robustvae.params import LossSettings, ModelSettings
 from robustvae.params.geometry import geometry
+from robustvae.params.parts import foreign
 
 RARE = 1e-3  # a pixel's least share of white, or of black, that a fresh bias stands for
 ROWS = 1000  # latents decoded at once by log_weights: bounds its memory
@@ -134,6 +135,15 @@ class Autoencoder(nn.Module):
             blocks.append(self.likelihood.log_prob(x, out, z) + ratio)
             left -= rows
         return torch.cat(blocks)
+
+    def plugins(self) -> list[dict[str, Any]]:
+        """Kind, name, origin and digest of the parts that are not built in."""
+        model, loss = self.settings, self.loss_settings
+        return foreign([
+            ("net", model.architecture.name), ("likelihood", model.likelihood.name),
+            ("latent", model.latent.name), ("divergence", loss.divergence),
+            ("robust", loss.robust.name),
+        ])  # fmt: skip
 
     @property
     def parameters_count(self) -> int:

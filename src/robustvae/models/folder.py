@@ -52,19 +52,9 @@ def described(model: Autoencoder, config: dict[str, Any]) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-    if found := parts.foreign(_named(own)):
+    if found := model.plugins():
         own["plugins"] = found
     return {**own, **{k: v for k, v in config.items() if k not in own}}
-
-
-def _named(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Kinds and names of the parts that settings name."""
-    model, loss = config["model"], config["loss"]
-    return [
-        ("net", model["architecture"]["name"]), ("likelihood", model["likelihood"]["name"]),
-        ("latent", model["latent"]["name"]), ("divergence", loss["divergence"]),
-        ("robust", loss["robust"]["name"]),
-    ]  # fmt: skip
 
 
 def _check_plugins(config: Any, path: Path) -> None:
@@ -75,16 +65,17 @@ def _check_plugins(config: Any, path: Path) -> None:
     listed = config.get("plugins", []) if isinstance(config, dict) else []
     try:
         keys = ("kind", "name", "origin", "sha256")
-        wanted = [(parts.TABLES[p["kind"]], *(p[key] for key in keys)) for p in listed]
+        wanted = [[str(entry[key]) for key in keys] for entry in listed]
+        tables = [parts.TABLES[kind] for kind, *_ in wanted]
     except (TypeError, KeyError):
         raise UserError(f"{path}: plugins is no list of plug-ins; train the model again") from None
-    for table, kind, name, origin, sha256 in wanted:
+    for table, (kind, name, origin, sha256) in zip(tables, wanted, strict=True):
         if name not in table:
             raise UserError(
                 f"{path}: made with the {kind} {name!r} of {origin}, which is missing here; put "
                 f"its file into plugins/{table.room}, or install its package"
             )
-        if table.part(name).sha256 != sha256:
+        if str(table.part(name).sha256) != sha256:
             warnings.warn(
                 f"{path}: the {kind} {name!r} is not as it was when the model was trained: "
                 f"{table.part(name).origin} has changed, or another version is installed",

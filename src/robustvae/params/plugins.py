@@ -36,6 +36,10 @@ def bring(room: str) -> None:
     """
     here = Path.cwd()
     project = next((p for p in (here, *here.parents) if (p / "params.yaml").is_file()), here)
+    if stray := next((project / "plugins").glob("*.py"), None):
+        raise UserError(
+            f"plugins/{stray.name}: belongs into the folder of its room, plugins/{room} or another"
+        )
     for path in sorted((project / "plugins" / room).glob("[!_]*.py")):
         if path not in _done:
             with _as(Origin(path.relative_to(project).as_posix(), room), path):
