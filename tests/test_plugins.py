@@ -239,6 +239,26 @@ def test_a_corruption_must_return_what_it_was_given(project: Path) -> None:
         rv.corrupt(torch.zeros(1, 8, 8, dtype=torch.uint8), "dim")
 
 
+def test_parts_must_give_one_value_per_image(project: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (64, 8, 8), dtype=np.uint8)
+    small = {"model.architecture.name": "mlp", "train.epochs": 1}
+    rv.register.divergence("flat")(lambda mu, logvar, mu0, logvar0: mu**2)
+    with pytest.raises(
+        rv.UserError, match=r"<lambda>: must give \[58\], got \[58, 16\]"
+    ):
+        rv.fit(x, small | {"loss.divergence": "flat"})
+    rv.register.robust("sole", strength="any")(lambda losses, strength: losses.mean())
+    robust = {"loss.robust": {"name": "sole", "strength": 1.0, "after": 0.0}}
+    with pytest.raises(rv.UserError, match=r"robust 'sole': must give \[58\], got \[\]"):
+        rv.fit(x, small | robust)
+    rv.register.metric("whole")(lambda pair: {"whole": pair.x.mean()})
+    chosen = {"evaluate.metrics": ["e_den", "whole"]}
+    with pytest.raises(rv.UserError, match=r"metric 'whole': must give \[64\] of whole, got whole"):
+        rv.evaluate(lambda x: x, x, names=["fog"], settings=chosen)
+    with pytest.raises(rv.UserError, match="metric 'mine': psnr is one of e_den; rename it"):
+        rv.register.metric("mine", quantities=["psnr"])
+
+
 def test_a_cell_may_be_run_again(project: Path) -> None:
     for value in (1, 2):
         code = f"def once(losses, strength): return losses * 0 + {value}\n"

@@ -7,7 +7,7 @@ import copy
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ def check_divergence(divergence: str | Divergence) -> None:
     """
     if isinstance(divergence, str):
         loss = {"loss.divergence": divergence, "loss.df": _df(divergence)}
-        settings = _settings({**loss, "model.likelihood.variance": "fixed"})
+        settings = params.complete({**loss, "model.likelihood.variance": "fixed"})
         divergence = divergences.build(settings.loss, DIM, 784, 1.0)
     mu, logvar = torch.randn(2, ROWS, DIM, generator=_rng(0), dtype=torch.float64)
     inputs, p = (0.5 * mu, 0.6 * logvar.tanh()), divergence.prior(*torch.zeros(2, DIM).double())
@@ -129,7 +129,7 @@ def check_latent(name: str) -> None:
     """Draws, a penalty per image, a posterior and a prior that weigh draws; gradients."""
     _known(LATENTS, name)
     torch.manual_seed(0)
-    settings = _settings({"model.latent.name": name, "model.latent_dim": DIM})
+    settings = params.complete({"model.latent.name": name, "model.latent_dim": DIM})
     model = Autoencoder.build(settings.model, settings.loss, (1, 28, 28))
     latent, h = model.latent, model.encoder(torch.rand(ROWS, 1, 28, 28))
     draw = latent(h)
@@ -149,7 +149,7 @@ def check_latent(name: str) -> None:
 def check_net(name: str) -> None:
     """Features and images of the sizes that its geometry says, grey and colour; gradients."""
     make = _known(NETS, name)
-    chosen = _settings({"model.architecture.name": name}).model.architecture
+    chosen = params.complete({"model.architecture.name": name}).model.architecture
     net = make(**chosen.own(name))
     for side, channels in ((28, 1), (32, 3)):
         g = geometry(chosen, side)
@@ -220,7 +220,9 @@ def check_metric(name: str) -> None:
 def check_robust(name: str, strength: float = 0.5) -> None:
     """Weights in [0, 1] that follow their images; an easy image is no outlier."""
     _known(ROBUST, name)
-    robust = _settings({"loss.robust.name": name, "loss.robust.strength": strength}).loss.robust
+    robust = params.complete(
+        {"loss.robust.name": name, "loss.robust.strength": strength}
+    ).loss.robust
     losses = torch.randn(33, generator=_rng(0), dtype=torch.float64)
     losses[4], losses[20] = -1e6, 1e6
     v = weights(robust, losses.clone().requires_grad_())
@@ -249,10 +251,6 @@ def _known(table: Table[T], name: str) -> T:
     return table[name]
 
 
-def _settings(changes: dict[str, Any]) -> params.Params:
-    return params.complete(changes)
-
-
 def _df(name: str) -> float:
     _known(DIVERGENCES, name)
     return 5.0 if DIVERGENCES.part(name).facts["student_t"] else 0.0
@@ -261,7 +259,7 @@ def _df(name: str) -> float:
 def _of_likelihood(name: str) -> tuple[params.LikelihoodSettings, params.LossSettings]:
     _known(LIKELIHOODS, name)
     df = 5.0 if "df" in LIKELIHOODS.part(name).facts["takes"] else None
-    settings = _settings({"model.likelihood.name": name, "model.likelihood.df": df})
+    settings = params.complete({"model.likelihood.name": name, "model.likelihood.df": df})
     return settings.model.likelihood, settings.loss
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from robustvae.errors import UserError
 from robustvae.models import divergence_errors as errors
 from robustvae.models.catalogue import DIVERGENCES
 from robustvae.models.distributions import DiagNormal, Diagonal, DiagStudentT, wide
@@ -339,7 +340,7 @@ def build(loss: LossSettings, latent_dim: int, data_dim: int, sigma: float) -> D
         "data_dim": data_dim, "sigma": sigma, **loss.own(loss.kind),
     }  # fmt: skip
     kind: type[Divergence] = DIVERGENCES[loss.kind]
-    return kind(**{f.name: values[f.name] for f in fields(kind)})
+    return kind(**{f.name: values[f.name] for f in fields(kind) if f.name in values})
 
 
 def made(code: Callable[..., Any], **_facts: Any) -> type[Divergence]:
@@ -350,11 +351,14 @@ def made(code: Callable[..., Any], **_facts: Any) -> type[Divergence]:
 
     def formula(self: Divergence, *parameters: Tensor) -> Tensor:
         values: Tensor = code(*parameters, **{p.name: getattr(self, p.name) for p in keywords})
+        if values.shape != parameters[0].shape[:-1]:
+            shapes = [list(t.shape) for t in (parameters[0][..., 0], values)]
+            raise UserError(f"divergence {code.__name__}: must give {shapes[0]}, got {shapes[1]}")
         return values
 
     kind: type[Divergence] = make_dataclass(
-        code.__name__, [(p.name, Any) for p in keywords], bases=(Divergence,), frozen=True,
-        kw_only=True, namespace={"formula": formula, "__doc__": code.__doc__},
+        code.__name__, [(p.name, Any, p.default) for p in keywords], bases=(Divergence,),
+        frozen=True, kw_only=True, namespace={"formula": formula, "__doc__": code.__doc__},
     )  # fmt: skip
     return kind
 

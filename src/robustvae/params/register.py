@@ -109,7 +109,11 @@ def metric(
     `quantities`: what it gives, its own name by default; `pixels`: it looks at images alone, so
     that the baselines have it too.
     """
-    facts = {"quantities": tuple(quantities) or (name,), "pixels": pixels}
+    named = tuple(quantities) or (name,)
+    for other in parts.TABLES["metric"].built_in().values():
+        if other.name != name and (both := set(named) & set(other.facts["quantities"])):
+            raise UserError(f"metric {name!r}: {both.pop()} is one of {other.name}; rename it")
+    facts = {"quantities": named, "pixels": pixels}
     return _door("metric", name, code, facts, ("pair",))
 
 
@@ -146,7 +150,7 @@ def _door(
         if where.room not in (None, parts.ROOMS[kind]):
             raise UserError(f"{title}: belongs into plugins/{parts.ROOMS[kind]}, where DVC looks")
         names = _signature(code, title, arguments, methods)
-        own = parts.own_settings(names, given, title)
+        own = parts.own_settings(names, given, title) if kind != "dataset" else None
         taken = {"takes": [n for n in given if n in names]} if "takes" in facts else {}
         digest = plugins.digest(code)
         parts.add(parts.Part(kind, name, code, facts | taken, own, where.text, digest))

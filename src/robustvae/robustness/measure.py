@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robustvae.data import binarize
+from robustvae.errors import UserError
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.models.distributions import Diagonal, wide
 from robustvae.models.divergences import Objective
@@ -193,8 +194,7 @@ def measure(
             for method, pair in pairs.items():
                 for metric in settings.metrics:
                     if method == "model" or METRICS.part(metric).facts["pixels"]:
-                        values_of = METRICS[metric](pair, **settings.own(metric))
-                        for quantity, values in values_of.items():
+                        for quantity, values in _values(metric, pair, settings).items():
                             found[name, method, quantity] = values.to(x.device, wide(x.device))
             if seen_y.code is not None:
                 means[name] = seen_y.code.float()
@@ -206,6 +206,19 @@ def measure(
     for (name, method, quantity), values in _joined(parts).items():
         columns.setdefault((name, method), {})[quantity] = values
     return columns, _joined(means)
+
+
+def _values(metric: str, pair: Pair, settings: EvaluateSettings) -> dict[str, Tensor]:
+    """Quantities of a metric; UserError where a plug-in gives others, or not one per image."""
+    found = METRICS[metric](pair, **settings.own(metric))
+    declared = METRICS.part(metric).facts["quantities"]
+    for quantity, values in found.items():
+        if quantity not in declared or values.shape != (len(pair.y),):
+            raise UserError(
+                f"metric {metric!r}: must give [{len(pair.y)}] of {', '.join(declared)}, got "
+                f"{quantity} {list(values.shape)}"
+            )
+    return found
 
 
 def _block(found: dict[K, Tensor]) -> Block[K]:

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from robustvae.errors import UserError
 from robustvae.params import RobustSettings
 from robustvae.training.catalogue import ROBUST
 
@@ -20,7 +21,11 @@ def weights(robust: RobustSettings, losses: Tensor) -> Tensor:
     so on one side, since an image that is easier than the rest is no outlier.
     """
     own = robust.own(robust.name)
-    return ROBUST[robust.name](losses.detach(), robust.strength, **own)
+    found = ROBUST[robust.name](losses.detach(), robust.strength, **own)
+    if found.shape != losses.shape:
+        shapes = list(losses.shape), list(found.shape)
+        raise UserError(f"robust {robust.name!r}: must give {shapes[0]}, got {shapes[1]}")
+    return found
 
 
 def trimmed(losses: Tensor, share: float) -> Tensor:
