@@ -243,9 +243,7 @@ def test_parts_must_give_one_value_per_image(project: Path) -> None:
     x = np.random.default_rng(0).integers(0, 256, (64, 8, 8), dtype=np.uint8)
     small = {"model.architecture.name": "mlp", "train.epochs": 1}
     rv.register.divergence("flat")(lambda mu, logvar, mu0, logvar0: mu**2)
-    with pytest.raises(
-        rv.UserError, match=r"<lambda>: must give \[58\], got \[58, 16\]"
-    ):
+    with pytest.raises(rv.UserError, match=r"<lambda>: must give \[58\], got \[58, 16\]"):
         rv.fit(x, small | {"loss.divergence": "flat"})
     rv.register.robust("sole", strength="any")(lambda losses, strength: losses.mean())
     robust = {"loss.robust": {"name": "sole", "strength": 1.0, "after": 0.0}}

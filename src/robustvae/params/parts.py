@@ -87,7 +87,7 @@ class Table(Mapping[str, T]):
         return found if found else self.all()[name]
 
     def built_in(self) -> dict[str, Part]:
-        """What there is without looking for plug-ins."""
+        """What there is without looking for more plug-ins."""
         import_module(f"robustvae.{self.room}.catalogue")
         return self.parts
 
@@ -124,7 +124,7 @@ def fact(kind: str, name: str, key: str) -> Any:
 
 
 def add(part: Part) -> None:
-    """Put a part into its table; UserError where its name is taken or no word."""
+    """Put a part into its table; UserError where its name is taken."""
     table = TABLES[part.kind]
     if part.origin != BUILT_IN:
         table.built_in()

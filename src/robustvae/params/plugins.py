@@ -1,7 +1,6 @@
 """Plug-ins: files of the project's plugins/, and installed packages that say they are some."""
 
 import hashlib
-import importlib.util
 import inspect
 import sys
 import traceback
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from robustvae.errors import UserError
@@ -35,7 +35,18 @@ def bring(room: str) -> None:
     The project is the nearest folder from here upwards with a params.yaml.
     """
     here = Path.cwd()
-    project = next((p for p in (here, *here.parents) if (p / "params.yaml").is_file()), here)
+    projects = (p for p in (here, *here.parents) if (p / "params.yaml").is_file())
+    if project := next(projects, None):
+        _bring_files(project, room)
+    for point in entry_points(group=GROUP):
+        if point.value not in _done:
+            of = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+            with _as(Origin(of)):
+                point.load()
+            _done.add(point.value)
+
+
+def _bring_files(project: Path, room: str) -> None:
     if stray := next((project / "plugins").glob("*.py"), None):
         raise UserError(
             f"plugins/{stray.name}: belongs into the folder of its room, plugins/{room} or another"
@@ -45,20 +56,13 @@ def bring(room: str) -> None:
             with _as(Origin(path.relative_to(project).as_posix(), room), path):
                 _run(path, f"robustvae_plugin_{room}_{path.stem}")
             _done.add(path)
-    for point in entry_points(group=GROUP):
-        if point.value not in _done:
-            of = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
-            with _as(Origin(of)):
-                point.load()
-            _done.add(point.value)
 
 
 def _run(path: Path, name: str) -> None:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """As an import would, without leaving compiled files where DVC looks."""
+    sys.modules[name] = module = ModuleType(name)
+    module.__file__ = str(path)
+    exec(compile(path.read_bytes(), path, "exec"), vars(module))
 
 
 @contextmanager
@@ -79,7 +83,8 @@ def _as(origin: Origin, path: Path | None = None) -> Iterator[None]:
         what = str(error)
         if not isinstance(error, UserError):
             why = error.msg if isinstance(error, SyntaxError) else error
-            what = f"{type(error).__name__}: {why}; correct it, or remove the plug-in"
+            said = " ".join(str(why).split())
+            what = f"{type(error).__name__}: {said}; correct it, or remove the plug-in"
         raise UserError(f"{where}, line {line}: {what}") from None
     finally:
         _running.reset(token)
