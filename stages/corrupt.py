@@ -62,7 +62,8 @@ def write_all(
                 out[:] = official.read(ARCHIVE, name, "test")[order]
                 yield from range(len(out))
             else:
-                for done in corruptions.stream(clean, out, name, severity, settings.seed):
+                own = settings.own(name)
+                for done in corruptions.stream(clean, out, name, severity, settings.seed, own=own):
                     yield from range(done)
             if mode in ("threshold", "static"):  # `dynamic` is drawn by the reader
                 rng = seeding.generator(data.info["split_seed"], "binarize", "test")

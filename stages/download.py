@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from robustvae import params
+from robustvae.data.catalogue import DATASETS
 from robustvae.data.downloads import Library
-from robustvae.data.sources import DATASETS, LICENCES
 from robustvae.data.sources.idx import MNIST_C
 from robustvae.runtime import files
 from stages import CACHE, RAW, run
@@ -17,11 +17,13 @@ def main() -> None:
     name = settings.data.name
     library = Library.of(CACHE / "downloads", settings.data.mirror)
     shutil.rmtree(RAW, ignore_errors=True)
+    RAW.mkdir(parents=True)
     DATASETS[name].download(RAW, Path(settings.data.root), library)
     if settings.corruptions.source == "official":
         library.deliver(MNIST_C, RAW)
     found = {path.name: files.sha256(path) for path in sorted(RAW.glob("*"))}
-    files.write_json(RAW / "info.json", {"name": name, "licence": LICENCES[name], "files": found})
+    licence = DATASETS.part(name).facts["licence"]
+    files.write_json(RAW / "info.json", {"name": name, "licence": licence, "files": found})
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from robustvae import params
+from robustvae.data.catalogue import DATASETS
 from robustvae.data.prepare import prepare
-from robustvae.data.sources import DATASETS
 from robustvae.runtime import files
 from stages import PREPARED, RAW, run
 

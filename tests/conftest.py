@@ -17,7 +17,7 @@ threads.settle()  # before torch is imported, as the stages do
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (
-    "src", "stages", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml",
+    "src", "stages", "plugins", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml",
     "data/images/README.md",
 )  # fmt: skip
 

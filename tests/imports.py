@@ -1,6 +1,7 @@
 """Which project files each file needs, read from the import statements."""
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -40,6 +41,17 @@ def _file(module: str) -> Path | None:
     return next((path for path in found if path.exists()), None)
 
 
+def named(path: Path) -> set[Path]:
+    """Files that a catalogue names by strings, "robustvae.room.file:part" or the start of one."""
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse(path.read_text())) if path.stem == "catalogue" else ():
+        text = node.value if isinstance(node, ast.Constant) else ""
+        if isinstance(text, str) and re.fullmatch(r"robustvae(\.\w+)+[.:]?\w*", text):
+            place = PACKAGE.parent.joinpath(*text.split(":")[0].split(".")).resolve()
+            found |= set(place.glob("*.py")) if place.is_dir() else {place.with_suffix(".py")}
+    return found
+
+
 def closure(path: Path) -> set[Path]:
     """Files that a file needs directly or through others, without those that cannot matter."""
     found: set[Path] = set()
@@ -50,7 +62,7 @@ def closure(path: Path) -> set[Path]:
             continue
         found.add(file)
         packages = {file.with_name("__init__.py"), file.parent.with_name("__init__.py")}
-        waiting |= direct(file) | {p for p in packages if p.exists()}
+        waiting |= direct(file) | named(file) | {p for p in packages if p.exists()}
     return found
 
 

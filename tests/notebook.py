@@ -49,6 +49,14 @@ def main(out: Path) -> None:
     pushed.plot("strips")
     found: rv.Screening = rv.screen(x, epochs=1)
     print(found.order[:3])
+
+    @rv.register.corruption("haze", group="photometric", severities=(20, 40, 60, 80, 100))
+    def haze(images: Tensor, amount: int, rng: torch.Generator) -> Tensor:
+        """Nothing is darker than so much."""
+        return images.clamp(min=amount)
+
+    rv.testing.check_corruption("haze")
+    assert haze(tensor, 9, torch.Generator()).min() == 9
     try:
         rv.fit(x, {"loss.dff": 3.0})
     except rv.UserError as error:

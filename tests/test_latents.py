@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from robustvae.api import testing
 from robustvae.models import divergences
-from robustvae.models.latents import LATENTS, VQ, Continuous, perplexity
+from robustvae.models.catalogue import LATENTS
+from robustvae.models.latents import VQ, Continuous, perplexity
 from robustvae.params.geometry import geometry
 
 PIXELS = 28 * 28
@@ -26,15 +28,19 @@ def latent(make_params, changes=None, vq=False):
     settings = make_params({"model.latent_dim": 3, **(changes or {})})
     g = geometry(settings.model.architecture, 28, vq)
     divergence = divergences.build(settings.loss, 3, PIXELS, settings.model.likelihood.sigma)
-    family = "vq" if vq else "student_t" if settings.loss.df else "gaussian"
     torch.manual_seed(0)
-    return LATENTS[family](g, settings.model, settings.loss, divergence)
+    return LATENTS[settings.model.latent.name](g, settings.model, settings.loss, divergence)
 
 
 def same_vectors(part: VQ, vectors: Tensor) -> Tensor:
     """Feature maps [1, W, h, w] for which the head's output is `vectors`, [h * w, Z]."""
     part.head = torch.nn.Identity()
     return vectors.T.reshape(1, vectors.shape[1], 1, -1).clone()
+
+
+@pytest.mark.parametrize("name", LATENTS)
+def test_laws(name):
+    testing.check_latent(name)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robustvae.errors import UserError
 from robustvae.models.autoencoder import Autoencoder
-from robustvae.models.nets import NETS
+from robustvae.models.catalogue import NETS
 from robustvae.params import ModelSettings
 
 SIDE = 12

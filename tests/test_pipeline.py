@@ -44,6 +44,7 @@ READERS = {
     "model": ["train"],
     "loss": ["train"],
     "train": ["train"],
+    "train.mixture": ["contaminate", "train"],
     "evaluate": ["evaluate"],
     "plots": ["plot"],
     "report": ["report"],

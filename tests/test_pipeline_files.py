@@ -46,6 +46,23 @@ def test_code_deps_are_the_rooms_or_files_that_the_stage_imports(stage: str) -> 
     assert not idle, f"listed in dvc.yaml but not imported: {idle}"
 
 
+# A folder of plugins/ that a stage need not list, though it imports the table, and why.
+ELSEWHERE = {
+    ("train", "corruptions"),  # what train.mixture names is said in data/contaminated, a dependency
+    ("contaminate", "data"),  # of data sets it reads folders alone
+    ("plot", "robustness"),  # it draws what evaluate wrote
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_plug_ins_of_the_tables_that_it_uses(stage: str) -> None:
+    listed = {d.removeprefix("plugins/") for d in STAGES[stage]["deps"] if d.startswith("plugins")}
+    tables = {path.parent.name for path in closure(_script(stage)) if path.stem == "catalogue"}
+    drawn = {"figures"}  # a catalogue of figures, which no plug-in extends
+    assert listed == {room for room in tables - drawn if (stage, room) not in ELSEWHERE}
+    assert all((ROOT / "plugins" / room).is_dir() for room in listed)
+
+
 def _holds(dep: str, file: str) -> bool:
     return file == dep or file.startswith(f"{dep}/")
 

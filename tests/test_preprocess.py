@@ -14,8 +14,8 @@ from PIL import Image
 from robustvae import params
 from robustvae.data import binarize, downloads, prepared
 from robustvae.data import prepare as preparing
+from robustvae.data.catalogue import DATASETS
 from robustvae.data.pictures import Files, Geometry, Pictures, Pixels
-from robustvae.data.sources import DATASETS
 from robustvae.errors import UserError
 from robustvae.runtime import files
 

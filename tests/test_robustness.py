@@ -27,6 +27,7 @@ from robustvae.models.distributions import DiagNormal, DiagStudentT
 from robustvae.robustness import bounds, collapse, measure, table
 from robustvae.robustness.batches import each
 from robustvae.robustness.bounds import Draws
+from robustvae.robustness.catalogue import OF_METRIC, QUANTITIES
 from robustvae.runtime import files
 
 DIM, PIXELS = 2, (1, 2, 3)
@@ -326,7 +327,7 @@ def test_code_usage_by_hand() -> None:
 
 
 def row(corruption: str, group: str, method: str = "model", **values: float) -> dict[str, Any]:
-    filled = {"severity": 3} | dict.fromkeys(table.QUANTITIES, 1.0) | values
+    filled = {"severity": 3} | dict.fromkeys(QUANTITIES, 1.0) | values
     return {"corruption": corruption, "group": group, "method": method} | filled
 
 
@@ -399,7 +400,7 @@ def test_corruptions_of_several_severities_count_once() -> None:
 
 def test_a_mean_over_sets_one_of_which_has_no_value_is_missing_and_says_so() -> None:
     gone = TABLE.copy()
-    gone.loc[gone["corruption"] == "fog", list(table.OF_METRIC["e_den"])] = math.nan
+    gone.loc[gone["corruption"] == "fog", list(OF_METRIC["e_den"])] = math.nan
     gone["probe"] = math.nan
     means = table.aggregate(gone)["model"]
     assert math.isnan(means["photometric"]["e_den"])
@@ -409,7 +410,7 @@ def test_a_mean_over_sets_one_of_which_has_no_value_is_missing_and_says_so() -> 
     assert found["worst"] is None  # it may be the fog
     assert found["skill_below_0"] == 1
     places = [f"aggregates.model.{g}.{q}" for g in ("headline", "photometric")
-              for q in table.OF_METRIC["e_den"]]  # fmt: skip
+              for q in OF_METRIC["e_den"]]  # fmt: skip
     headline = ("e_den", "skill", "skill_id", "worst", "worst_e_den")
     places += [f"robustness.{name}" for name in headline]
     reasons = table.missing(gone, {"probe": "no labels"})
@@ -423,7 +424,7 @@ def test_a_mean_over_sets_one_of_which_has_no_value_is_missing_and_says_so() -> 
             HEADLINE - {"clean_e_den", "geometric_e_den"},
             "no corruption of the headline groups was chosen")),
         (["clean", "fog"], {}, {"geometric_e_den": "no geometric corruption was chosen"}),
-        (["clean", "fog", "rotate"], dict.fromkeys(table.OF_METRIC["e_den"], "left out"),
+        (["clean", "fog", "rotate"], dict.fromkeys(OF_METRIC["e_den"], "left out"),
             dict.fromkeys(HEADLINE - {"ssim_den", "auroc"}, "left out")),
     ],
     ids=["geometric only", "none geometric", "metric left out"],
@@ -540,7 +541,7 @@ def test_every_kind_of_model_is_evaluated_and_each_gap_has_its_reason(
     rows = pd.read_csv(tmp_path / "reports/robustness.csv")
     assert rows["method"].tolist() == ["model", "identity", "mean_image"] * 3
     of_model = rows[(rows["method"] == "model") & (rows["corruption"] == "brightness")].iloc[0]
-    assert {q for q in table.QUANTITIES if math.isnan(of_model[q])} == EMPTY[kind]
+    assert {q for q in QUANTITIES if math.isnan(of_model[q])} == EMPTY[kind]
     assert all(f"robustness.{name}" in reasons for name in EMPTY[kind])
     assert of_model["auroc"] >= 0
     score = "cross-entropy + KL" if kind == "cross_entropy" else "negative ELBO"

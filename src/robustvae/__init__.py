@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from robustvae.runtime.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from robustvae.api import adapters, datasets, transforms
+    from robustvae.api import adapters, datasets, testing, transforms
     from robustvae.api.attack import Attacked, attack
     from robustvae.api.compare import Comparison, compare
     from robustvae.api.corrupting import corrupt
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from robustvae.api.screening import Screening, screen
     from robustvae.api.vae import VAE, load
     from robustvae.errors import UserError
+    from robustvae.params import register
 
 PUBLIC = {  # name -> where it is, imported when it is first asked for
     "VAE": "api.vae:VAE",
@@ -30,8 +31,10 @@ PUBLIC = {  # name -> where it is, imported when it is first asked for
     "evaluate": "api.evaluate:evaluate",
     "fit": "api.fit:fit",
     "load": "api.vae:load",
+    "register": "params.register",
     "Screening": "api.screening:Screening",
     "screen": "api.screening:screen",
+    "testing": "api.testing",
     "transforms": "api.transforms",
 }
 __all__ = [
@@ -50,7 +53,9 @@ __all__ = [
     "evaluate",
     "fit",
     "load",
+    "register",
     "screen",
+    "testing",
     "transforms",
 ]
 

@@ -11,20 +11,26 @@ from robustvae import corruptions
 from robustvae.api.images import values
 from robustvae.corruptions import CORRUPTIONS, SMALLEST
 from robustvae.errors import UserError, did_you_mean
+from robustvae.params.parts import checked
 
 Images = TypeVar("Images", NDArray[Any], Tensor)
 LAYOUTS = {2: "HW", 3: "NHW", 4: "NCHW"}
 
 
 def corrupt(
-    images: Images, name: str, severity: int | str = "default", seed: int = 0, start: int = 0
+    images: Images,
+    name: str,
+    severity: int | str = "default",
+    seed: int = 0,
+    start: int = 0,
+    **own: Any,
 ) -> Images:
     """Corrupted images, of the same kind, type, shape and layout.
 
     An array or a tensor, uint8 or float in [0, 1]: one image [H, W], [C, H, W] or [H, W, C], or a
     set [N, H, W], [N, C, H, W] or [N, H, W, C], grey or colour. Severities are 0 (clean) to 5;
     "default" is the one of MNIST-C. A picture depends on its index (from `start`), corruption,
-    severity and seed alone.
+    severity and seed alone. `own`: settings that a plug-in's corruption brings.
 
     >>> import numpy as np, robustvae as rv
     >>> images = np.zeros((3, 28, 28), np.uint8)
@@ -32,13 +38,16 @@ def corrupt(
     (3, 28, 28)
     """
     check(name, severity)
+    own = checked(CORRUPTIONS.part(name), own)
     if isinstance(images, Tensor):
-        found = corrupt(images.detach().cpu().numpy(), name, severity, seed, start)
+        found = corrupt(images.detach().cpu().numpy(), name, severity, seed, start, **own)
         return torch.from_numpy(found).to(images.device)
     array = np.asarray(images)
     pixels = values(array, "images") if array.size else array
     view, layout = _viewed(pixels)
-    found = corruptions.corrupt_images(view, name, severity, seed, layout=layout, start=start)
+    found = corruptions.corrupt_images(
+        view, name, severity, seed, layout=layout, start=start, own=own
+    )
     found = found.reshape(array.shape)
     if array.dtype == np.bool_:
         found = found > 127

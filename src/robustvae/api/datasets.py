@@ -8,13 +8,11 @@ from numpy.typing import NDArray
 
 from robustvae import params
 from robustvae.data import prepared
+from robustvae.data.catalogue import DATASETS
 from robustvae.data.downloads import Library
 from robustvae.data.prepare import prepare
-from robustvae.data.sources import DATASETS
 from robustvae.errors import UserError, did_you_mean
 from robustvae.runtime import files
-
-NAMES = tuple(name for name in DATASETS if name != "folder")
 
 
 def load(
@@ -37,9 +35,10 @@ def load(
     >>> x.shape, y.shape
     ((4000, 1, 28, 28), (4000,))
     """
-    if name not in NAMES:
-        raise UserError(f"data set: unknown {name!r}{did_you_mean(name, NAMES)}; one of "
-                        f"{', '.join(NAMES)}")  # fmt: skip
+    if name == "folder" or name not in DATASETS:
+        known = [name for name in DATASETS if name != "folder"]
+        raise UserError(f"data set: unknown {name!r}{did_you_mean(name, known)}; one of "
+                        f"{', '.join(known)}")  # fmt: skip
     if split not in prepared.SPLITS:
         raise UserError(f"split: must be one of {', '.join(prepared.SPLITS)}, got {split!r}")
     chosen = params.complete({

@@ -93,7 +93,8 @@ def evaluate(
     )
     model = adapted(model)
     brought = {key: value or getattr(model, key, None) for key, value in brought.items()}
-    material, learnt = _material(of, _reference(known, seed), wanted, seed)
+    own = chosen.corruptions.own
+    material, learnt = _material(of, _reference(known, seed), wanted, seed, own)
     with at_rest(model), devices.restored(), torch.no_grad():
         torch.manual_seed(seeding.seed(seed, "evaluate", "outside"))
         return _anyones(model, brought, material, learnt, chosen, seed, title)
@@ -133,6 +134,7 @@ def _material(
     reference: Reference | None,
     wanted: Sequence[tuple[str, int]],
     seed: int,
+    own: Callable[[str], Mapping[str, Any]],  # settings of a corruption's own
     binarisation: str = "none",
     threshold: float = 0.5,
 ) -> tuple[Material, bool]:
@@ -146,7 +148,7 @@ def _material(
     sets, listed = {"clean": seen(of.pixels)}, [dict[str, Any](CLEAN)]
     for name, severity in track(wanted, "corrupting", len(wanted), "set"):
         entry, key = CORRUPTIONS[name], f"{name}-{severity}"
-        sets[key] = seen(corrupt(of.pixels, name, severity, seed))
+        sets[key] = seen(corrupt(of.pixels, name, severity, seed, **own(name)))
         where = {"group": entry.group, "severity": severity, "default": severity == entry.default}
         listed.append({"name": key, "corruption": name, **where})
     splits, labels = {"test": sets["clean"]}, {}
@@ -175,7 +177,8 @@ def _own(
             "resize them"
         )
     reference, model = _reference(known, seed) or vae.reference, vae.model
-    material, learnt = _material(of, reference, wanted, seed, vae.binarisation, vae.threshold)
+    binary, own = (vae.binarisation, vae.threshold), chosen.corruptions.own
+    material, learnt = _material(of, reference, wanted, seed, own, *binary)
     with devices.restored():
         found = evaluation.own(model, material, chosen.evaluate, seed)
         assert found is not None  # in one process

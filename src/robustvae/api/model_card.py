@@ -62,7 +62,7 @@ def _facts(model: Autoencoder) -> dict[str, str]:
     config, loss = model.config, model.loss_settings
     data = config.get("data", {})
     counts = [f"{count:,} {split}" for split, count in data.get("counts", {}).items()]
-    order = f"order {loss.order:g}" if loss.df == 0 else f"df {loss.df:g}"
+    order = f"order {loss.order:g}" if loss.kind in ("alpha", "renyi") else f"df {loss.df:g}"
     latent = model.settings.latent
     vq = f"vq, commitment {latent.commitment:g}, codebook by {latent.update}"
     epochs, seed = (

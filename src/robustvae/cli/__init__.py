@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {  # verb -> module, one line for the overvi
     "recipe": ("recipe", "run a recipe: parameters laid over params.yaml, as an experiment"),
     "sweep": ("sweep", "run every combination of some parameters, on many processes or machines"),
     "study": ("study", "run many short runs in warm processes, their values into one table"),
+    "parts": ("parts", "list what params.yaml may name, built-in or of plug-ins"),
     "params": ("params", "write params.schema.json and docs/parameters.md"),
 }
 

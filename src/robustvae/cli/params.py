@@ -70,7 +70,9 @@ def schema(path: Path) -> str:
         *sections, key = dotted.split(".")
         node = content
         for section in sections:
-            node = content["$defs"][node["properties"][section]["$ref"].rsplit("/", 1)[-1]]
+            node = node["properties"][section]
+            if "$ref" in node:  # settings of a plug-in's own have none
+                node = content["$defs"][node["$ref"].rsplit("/", 1)[-1]]
         if comment:
             node["properties"][key]["description"] = comment
     content["title"] = "params.yaml of robustvae"

@@ -6,7 +6,7 @@ however many threads.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,11 +54,13 @@ def stream(
     layout: str = "NCHW",
     start: int = 0,
     rules: Rules | None = None,
+    own: Mapping[str, Any] = {},
 ) -> Iterator[int]:
     """`corrupt_images` from array to array, either memory-mapped, yielding counts of images done.
 
     `start` is the index of the first image in its set; the layout is NHW, NCHW or NHWC. Chunks run
-    on as many threads as torch has, each computed by one: their number has no effect.
+    on as many threads as torch has, each computed by one: their number has no effect. `own`:
+    settings of a plug-in's own.
     """
     if name not in CORRUPTIONS:
         raise ValueError(f"unknown corruption {name!r}, must be one of {', '.join(CORRUPTIONS)}")
@@ -76,7 +78,7 @@ def stream(
         whole = np.zeros((size, *shape), source.dtype)
         whole[inside] = source[part]
         rng = seeding.generator(seed, "corrupt", name, number, chunk)
-        changed = corruption(torch.from_numpy(whole), number, rng, rules)[inside].numpy()
+        changed = corruption(torch.from_numpy(whole), number, rng, rules, **own)[inside].numpy()
         for channel in range(shape[0]):  # one by one: a quarter of the time where they come last
             target[part, channel] = changed[:, channel]
         return part.stop - part.start

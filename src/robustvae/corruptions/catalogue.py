@@ -1,7 +1,14 @@
 """The fifteen corruptions of MNIST-C with the official parameters, and extras."""
 
-from robustvae.corruptions import blur, geometric, noise, overlay, photometric
-from robustvae.corruptions.corruption import Corruption
+from typing import TYPE_CHECKING, Any
+
+from robustvae.params import register
+from robustvae.params.parts import TABLES, Table
+
+if TYPE_CHECKING:
+    from robustvae.corruptions.corruption import Corruption
+
+CORRUPTIONS: "Table[Corruption]" = TABLES["corruption"]
 
 _DEFOCUS = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))
 _GLASS = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))
@@ -35,41 +42,44 @@ _PIXELATE = (0.6, 0.5, 0.4, 0.3, 0.25)
 _RADIANS = (0.2, 0.4, 0.6, 0.8, 1.0)
 _SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 
-FIFTEEN = {
-    "shot_noise": Corruption(noise.shot_noise, "noise", 5, (60, 25, 12, 5, 3)),
-    "impulse_noise": Corruption(noise.impulse_noise, "noise", 4, (0.03, 0.06, 0.09, 0.17, 0.27)),
-    "glass_blur": Corruption(blur.glass_blur, "blur", 1, _GLASS),
-    "motion_blur": Corruption(blur.motion_blur, "blur", 1, _MOTION),
-    "shear": Corruption(geometric.shear, "geometric", 2, _RADIANS),
-    "scale": Corruption(geometric.scale, "geometric", 3, (0.9, 0.8, 0.7, 0.6, 0.5)),
-    "rotate": Corruption(geometric.rotate, "geometric", 2, _RADIANS),
-    "brightness": Corruption(photometric.brightness, "photometric", 5, (0.1, 0.2, 0.3, 0.4, 0.5)),
-    "translate": Corruption(geometric.translate, "geometric", 3, (1, 2, 3, 4, 5)),
-    "stripe": Corruption(overlay.stripe, "overlay", 3, (3, 5, 7, 9, 11)),
-    "fog": Corruption(photometric.fog, "photometric", 5, _FOG),
-    "spatter": Corruption(overlay.spatter, "overlay", 4, _SPATTER, monotone=False),
-    "dotted_line": Corruption(overlay.dotted_line, "overlay", 1, (1, 2, 3, 4, 5)),
-    "zigzag": Corruption(overlay.zigzag, "overlay", 1, (1, 2, 3, 4, 5)),
-    "canny_edges": Corruption(photometric.canny_edges, "photometric", 5, _SHARES),
+# Name -> group, which is the file of its function; severity of MNIST-C; parameters of the five
+FIFTEEN: dict[str, tuple[str, int, tuple[Any, ...]]] = {
+    "shot_noise": ("noise", 5, (60, 25, 12, 5, 3)),
+    "impulse_noise": ("noise", 4, (0.03, 0.06, 0.09, 0.17, 0.27)),
+    "glass_blur": ("blur", 1, _GLASS),
+    "motion_blur": ("blur", 1, _MOTION),
+    "shear": ("geometric", 2, _RADIANS),
+    "scale": ("geometric", 3, (0.9, 0.8, 0.7, 0.6, 0.5)),
+    "rotate": ("geometric", 2, _RADIANS),
+    "brightness": ("photometric", 5, (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "translate": ("geometric", 3, (1, 2, 3, 4, 5)),
+    "stripe": ("overlay", 3, (3, 5, 7, 9, 11)),
+    "fog": ("photometric", 5, _FOG),
+    "spatter": ("overlay", 4, _SPATTER),
+    "dotted_line": ("overlay", 1, (1, 2, 3, 4, 5)),
+    "zigzag": ("overlay", 1, (1, 2, 3, 4, 5)),
+    "canny_edges": ("photometric", 5, _SHARES),
 }
-EXTRAS = {
-    "gaussian_noise": Corruption(noise.gaussian_noise, "noise", 5, (0.08, 0.12, 0.18, 0.26, 0.38)),
-    "speckle_noise": Corruption(noise.speckle_noise, "noise", 5, (0.15, 0.2, 0.35, 0.45, 0.6)),
-    "gaussian_blur": Corruption(blur.gaussian_blur, "blur", 2, (1, 2, 3, 4, 6)),
-    "defocus_blur": Corruption(blur.defocus_blur, "blur", 1, _DEFOCUS),
-    "zoom_blur": Corruption(blur.zoom_blur, "blur", 5, _ZOOM),
-    "pixelate": Corruption(blur.pixelate, "blur", 3, _PIXELATE, monotone=False),
-    "contrast": Corruption(photometric.contrast, "photometric", 4, (0.4, 0.3, 0.2, 0.1, 0.05)),
-    "saturate": Corruption(photometric.saturate, "photometric", 5, _SATURATE, monotone=False),
-    "quantize": Corruption(photometric.quantize, "photometric", 5, (5, 4, 3, 2, 1)),
-    "jpeg_compression": Corruption(
-        photometric.jpeg_compression, "photometric", 5, (25, 18, 15, 10, 7)
-    ),
-    "inverse": Corruption(photometric.inverse, "photometric", 5, _SHARES),
-    "snow": Corruption(overlay.snow, "overlay", 5, _SNOW),
-    "line": Corruption(overlay.line, "overlay", 1, (1, 2, 3, 4, 5)),
-    "elastic_transform": Corruption(
-        geometric.elastic_transform, "geometric", 1, _ELASTIC, monotone=False
-    ),
+EXTRAS: dict[str, tuple[str, int, tuple[Any, ...]]] = {
+    "gaussian_noise": ("noise", 5, (0.08, 0.12, 0.18, 0.26, 0.38)),
+    "speckle_noise": ("noise", 5, (0.15, 0.2, 0.35, 0.45, 0.6)),
+    "gaussian_blur": ("blur", 2, (1, 2, 3, 4, 6)),
+    "defocus_blur": ("blur", 1, _DEFOCUS),
+    "zoom_blur": ("blur", 5, _ZOOM),
+    "pixelate": ("blur", 3, _PIXELATE),
+    "contrast": ("photometric", 4, (0.4, 0.3, 0.2, 0.1, 0.05)),
+    "saturate": ("photometric", 5, _SATURATE),
+    "quantize": ("photometric", 5, (5, 4, 3, 2, 1)),
+    "jpeg_compression": ("photometric", 5, (25, 18, 15, 10, 7)),
+    "inverse": ("photometric", 5, _SHARES),
+    "snow": ("overlay", 5, _SNOW),
+    "line": ("overlay", 1, (1, 2, 3, 4, 5)),
+    "elastic_transform": ("geometric", 1, _ELASTIC),
 }
-CORRUPTIONS = FIFTEEN | EXTRAS
+# The squared distance to the clean image does not grow with their severity.
+UNEVEN = {"spatter", "pixelate", "saturate", "elastic_transform"}
+for _name, (_group, _default, _severities) in (FIFTEEN | EXTRAS).items():
+    register.corruption(
+        _name, f"robustvae.corruptions.{_group}:{_name}", group=_group, default=_default,
+        severities=_severities, monotone=_name not in UNEVEN,
+    )  # fmt: skip

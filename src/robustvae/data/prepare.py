@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from robustvae.data.catalogue import DATASETS
 from robustvae.data.pictures import BROKEN, Geometry, Pictures, Pixels, Reader
 from robustvae.data.prepared import SPLITS
 from robustvae.errors import UserError
-from robustvae.params import NATIVE, DataSettings, PreprocessSettings
+from robustvae.params import DataSettings, PreprocessSettings
 from robustvae.runtime import files, progress, seeding
 
 CHUNK = 256  # pictures at a time
@@ -58,7 +59,7 @@ def prepare(
 
 def geometry_of(pictures: Pictures, name: str, settings: PreprocessSettings) -> Geometry:
     """What `auto` means for this data set."""
-    native = NATIVE[name]
+    native = DATASETS.part(name).facts["native"]
     side = settings.image_size if settings.image_size != "auto" else native and native[0]
     if side is None:
         raise UserError("preprocess.image_size: a folder of images has no size of its own; give it")

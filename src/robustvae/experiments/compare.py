@@ -172,7 +172,8 @@ def assemble(
 def judge(content: dict[str, Any]) -> tuple[dict[str, str], bool]:
     """What of params.yaml may change a result, in one spelling; is it the standard loss?"""
     loss = LossSettings.model_validate(content["loss"])
-    kl = loss.df == 0 and loss.order == 1 and content["model"]["latent"]["name"] != "vq"
+    kl = loss.kind in ("alpha", "renyi") and loss.order == 1
+    kl = kl and content["model"]["latent"]["name"] != "vq"
     plain_kl = kl and loss.capacity.weight is None and loss.prior.standard
     standard = plain_kl and loss.beta == 1 and loss.robust.name == "none"
     # One loss, one spelling: auto where it stands for the same, alpha 1 where it is not set.

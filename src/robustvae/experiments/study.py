@@ -28,6 +28,7 @@ from robustvae.errors import UserError
 from robustvae.experiments.compare import Run, assemble
 from robustvae.experiments.scratch import held, tidy
 from robustvae.params import flatten, overlay, yaml12
+from robustvae.params.parts import TABLES
 from robustvae.runtime import files
 
 STORE = Path(".cache/study")
@@ -90,6 +91,8 @@ def _begin() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.path.insert(0, str(Path.cwd()))
     importlib.import_module("stages")
+    for table in TABLES.values():  # plug-ins are found from here, not from the folders of stages
+        table.all()
 
 
 def _end_with_parent() -> None:

@@ -24,7 +24,7 @@ from robustvae.experiments.scratch import held, tidy
 
 SCRATCH = ".cache/sweep"  # clones, in this project; with a DVC remote, in each worker's home
 KEPT_LOG = 100_000  # characters of a point's log that come back
-CODE = ("src", "stages")
+CODE = ("src", "stages", "plugins")
 # Runs a command that dies, with all that it started, when the pipe to its starter closes: however
 # a worker ends, its trainings end with it, and the point can be done elsewhere.
 WATCHED = 'exec 3<&0; (read -r _ <&3; kill -KILL 0) & "$@" </dev/null 3<&-; n=$?; kill $!; exit $n'

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from robustvae.errors import UserError
 from robustvae.models import divergences, likelihoods
+from robustvae.models.catalogue import LATENTS, NETS
 from robustvae.models.distributions import Diagonal
-from robustvae.models.latents import LATENTS, VQ, Continuous, Latent
-from robustvae.models.nets import NETS
+from robustvae.models.latents import VQ, Continuous, Latent
+from robustvae.models.nets import Net
 from robustvae.params import LossSettings, ModelSettings
 from robustvae.params.geometry import geometry
+from robustvae.params.parts import foreign
 
 RARE = 1e-3  # a pixel's least share of white, or of black, that a fresh bias stands for
 ROWS = 1000  # latents decoded at once by log_weights: bounds its memory
@@ -44,12 +46,14 @@ class Autoencoder(nn.Module):
         self.family = "vq" if settings.latent.name == "vq" else continuous
         channels, side, dim = shape[0], shape[-1], settings.latent_dim
         self.geometry = geometry(settings.architecture, side, vq=self.family == "vq")
-        net = NETS[settings.architecture.name]
+        architecture, latent = settings.architecture, settings.latent
+        net: Net = NETS[architecture.name](**architecture.own(architecture.name))
         self.likelihood = likelihoods.build(settings.likelihood, loss, dim)
         sigma = settings.likelihood.sigma
         self.divergence = divergences.build(loss, dim, channels * side**2, sigma)
         self.encoder = net.encoder(self.geometry, channels)
-        self.latent: Latent = LATENTS[self.family](self.geometry, settings, loss, self.divergence)
+        make, own = LATENTS[latent.name], latent.own(latent.name)
+        self.latent: Latent = make(self.geometry, settings, loss, self.divergence, **own)
         self.decoder = net.decoder(self.geometry, dim, channels * self.likelihood.outputs)
 
     @classmethod
@@ -131,6 +135,15 @@ class Autoencoder(nn.Module):
             blocks.append(self.likelihood.log_prob(x, out, z) + ratio)
             left -= rows
         return torch.cat(blocks)
+
+    def plugins(self) -> list[dict[str, Any]]:
+        """Kind, name, origin and digest of the parts that are not built in."""
+        model, loss = self.settings, self.loss_settings
+        return foreign([
+            ("net", model.architecture.name), ("likelihood", model.likelihood.name),
+            ("latent", model.latent.name), ("divergence", loss.divergence),
+            ("robust", loss.robust.name),
+        ])  # fmt: skip
 
     @property
     def parameters_count(self) -> int:

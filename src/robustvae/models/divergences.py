@@ -1,11 +1,12 @@
 """Divergences of a posterior q from a prior p and the objective: nats per sample, summed over Z."""
 
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from robustvae.errors import UserError
 from robustvae.models import divergence_errors as errors
+from robustvae.models.catalogue import DIVERGENCES
 from robustvae.models.distributions import DiagNormal, Diagonal, DiagStudentT, wide
 from robustvae.models.distributions import log_student_constant as log_constant
 from robustvae.params import CapacitySettings, LossSettings
@@ -334,10 +337,30 @@ def build(loss: LossSettings, latent_dim: int, data_dim: int, sigma: float) -> D
     """The divergence that the settings select; an infinite value is no error where beta is 0."""
     values: dict[str, Any] = {
         "alpha": loss.order, "df": loss.df, "strict": loss.beta > 0, "latent_dim": latent_dim,
-        "data_dim": data_dim, "sigma": sigma,
+        "data_dim": data_dim, "sigma": sigma, **loss.own(loss.kind),
     }  # fmt: skip
-    kind = DIVERGENCES[loss.kind]
-    return kind(**{f.name: values[f.name] for f in fields(kind)})
+    kind: type[Divergence] = DIVERGENCES[loss.kind]
+    return kind(**{f.name: values[f.name] for f in fields(kind) if f.name in values})
+
+
+def made(code: Callable[..., Any], **_facts: Any) -> type[Divergence]:
+    """A class as it is; a formula as a class with its keywords as fields."""
+    if isinstance(code, type):
+        return code
+    keywords = list(inspect.signature(code).parameters.values())[4:]
+
+    def formula(self: Divergence, *parameters: Tensor) -> Tensor:
+        values: Tensor = code(*parameters, **{p.name: getattr(self, p.name) for p in keywords})
+        if values.shape != parameters[0].shape[:-1]:
+            shapes = [list(t.shape) for t in (parameters[0][..., 0], values)]
+            raise UserError(f"divergence {code.__name__}: must give {shapes[0]}, got {shapes[1]}")
+        return values
+
+    kind: type[Divergence] = make_dataclass(
+        code.__name__, [(p.name, Any, p.default) for p in keywords], bases=(Divergence,),
+        frozen=True, kw_only=True, namespace={"formula": formula, "__doc__": code.__doc__},
+    )  # fmt: skip
+    return kind
 
 
 def _inputs(q: Diagonal, p: Diagonal) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -349,11 +372,3 @@ def _refuse_non_finite(q: Diagonal) -> None:
     for name, values in (("mu", q.mu), ("logvar", q.logvar)):
         if not values.isfinite().all():
             raise errors.NonFiniteLatentError(name, values)
-
-
-DIVERGENCES: dict[str, type[Divergence]] = {
-    "alpha": Alpha,
-    "renyi": Renyi,
-    "gamma": Gamma,
-    "t3": T3,
-}

@@ -2,6 +2,7 @@
 
 import math
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import save as packed
 from robustvae.errors import UserError
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.models.latents import Continuous
-from robustvae.params import LossSettings, ModelSettings, overlay, read
+from robustvae.params import LossSettings, ModelSettings, overlay, parts, read
 from robustvae.params.loading import DEFAULTS
 from robustvae.runtime import files
 from robustvae.runtime.version import VERSION
@@ -51,7 +52,35 @@ def described(model: Autoencoder, config: dict[str, Any]) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
+    if found := model.plugins():
+        own["plugins"] = found
     return {**own, **{k: v for k, v in config.items() if k not in own}}
+
+
+def _check_plugins(config: Any, path: Path) -> None:
+    """UserError where a plug-in that a model was made with is missing; a warning if it is another.
+
+    The folder has their kinds, names, origins and digests.
+    """
+    listed = config.get("plugins", []) if isinstance(config, dict) else []
+    try:
+        keys = ("kind", "name", "origin", "sha256")
+        wanted = [[str(entry[key]) for key in keys] for entry in listed]
+        tables = [parts.TABLES[kind] for kind, *_ in wanted]
+    except (TypeError, KeyError):
+        raise UserError(f"{path}: plugins is no list of plug-ins; train the model again") from None
+    for table, (kind, name, origin, sha256) in zip(tables, wanted, strict=True):
+        if name not in table:
+            raise UserError(
+                f"{path}: made with the {kind} {name!r} of {origin}, which is missing here; put "
+                f"its file into plugins/{table.room}, or install its package"
+            )
+        if str(table.part(name).sha256) != sha256:
+            warnings.warn(
+                f"{path}: the {kind} {name!r} is not as it was when the model was trained: "
+                f"{table.part(name).origin} has changed, or another version is installed",
+                stacklevel=2,
+            )
 
 
 def net(model: Autoencoder) -> dict[str, Any]:
@@ -73,6 +102,7 @@ def load(folder: Path | str, device: str = "cpu") -> Autoencoder:
                 "or name a folder that holds model.safetensors and config.json"
             )
     config = files.read_json(folder / CONFIG)
+    _check_plugins(config, folder / CONFIG)
     with torch.device("meta"):  # without memory: sizes are compared before any is taken
         outline = _build(config, folder / CONFIG)
     _compare(outline, folder / WEIGHTS)

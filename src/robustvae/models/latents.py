@@ -224,5 +224,3 @@ def perplexity(counts: Tensor) -> Tensor:
 
 
 Latent = Continuous | VQ
-
-LATENTS: dict[str, type[Latent]] = {"gaussian": Continuous, "student_t": Continuous, "vq": VQ}

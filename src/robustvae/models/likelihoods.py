@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from robustvae.models.catalogue import LIKELIHOODS
 from robustvae.models.distributions import chi_square, log_student_constant, wide
 from robustvae.params import LikelihoodSettings, LossSettings
 
@@ -259,9 +260,10 @@ def build(settings: LikelihoodSettings, loss: LossSettings, latent_dim: int) -> 
     fixed = {"variance": settings.variance, "sigma": settings.sigma}
     t3 = loss.kind == "t3"
     values = {**fixed, "df": loss.df if t3 else settings.df, "latent_dim": latent_dim}
-    kind = LIKELIHOODS["t3" if t3 else settings.name]
+    kind: Callable[..., Likelihood] = StudentT if t3 else LIKELIHOODS[settings.name]
     wanted = [p.name for p in inspect.signature(kind).parameters.values() if p.name in values]
-    return kind(**{name: values[name] for name in wanted})
+    own = {} if t3 else settings.own(settings.name)
+    return kind(**{name: values[name] for name in wanted}, **own)
 
 
 def _floored(raw: Tensor) -> Tensor:
@@ -280,13 +282,3 @@ def _square(x: Tensor, mean: Tensor) -> Tensor:
 
 def _pixels(x: Tensor) -> int:
     return math.prod(x.shape[-3:])
-
-
-LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
-    "bernoulli": Bernoulli,
-    "gaussian": Gaussian,
-    "student_t": ImageT,
-    "t3": StudentT,  # chosen by loss.divergence t3
-    "student_t_pixel": PixelT,
-    "laplace": Laplace,
-}

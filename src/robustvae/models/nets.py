@@ -161,12 +161,3 @@ def _normed(g: Geometry, width: int) -> list[nn.Module]:
 def _dense(g: Geometry, sizes: Sequence[int]) -> list[nn.Module]:
     """A linear layer with its activation from each size to the next."""
     return [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), ACTIVATIONS[g.activation]())]
-
-
-NETS: dict[str, Net] = {
-    "conv": Conv(),
-    "small": Conv(),
-    "wide": Conv(),
-    "resnet": ResNet(),
-    "mlp": MLP(),
-}

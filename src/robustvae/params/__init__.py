@@ -2,11 +2,8 @@
 
 from robustvae.params.base import Settings
 from robustvae.params.data import (
-    NATIVE,
     ContaminationSettings,
-    CorruptionName,
     CorruptionSettings,
-    DatasetName,
     DataSettings,
     PreprocessSettings,
 )
@@ -22,7 +19,7 @@ from robustvae.params.model import (
     RobustSettings,
     flat,
 )
-from robustvae.params.results import EvaluateSettings, MetricName, PlotSettings, ReportSettings
+from robustvae.params.results import EvaluateSettings, PlotSettings, ReportSettings
 from robustvae.params.rules import cautions
 from robustvae.params.train import (
     InputNoiseSettings,
@@ -35,20 +32,16 @@ from robustvae.params.whole import Params
 from robustvae.params.yaml12 import read
 
 __all__ = [
-    "NATIVE",
     "ArchitectureSettings",
     "CapacitySettings",
     "ContaminationSettings",
-    "CorruptionName",
     "CorruptionSettings",
     "DataSettings",
-    "DatasetName",
     "EvaluateSettings",
     "InputNoiseSettings",
     "LatentSettings",
     "LikelihoodSettings",
     "LossSettings",
-    "MetricName",
     "MixtureSettings",
     "ModelSettings",
     "Params",

@@ -13,71 +13,16 @@ from robustvae.params.base import (
     Severities,
     Severity,
 )
+from robustvae.params.parts import Open, Word
 
-DatasetName = Literal[
-    "mnist-5k",
-    "digits",
-    "mnist",
-    "fashion-mnist",
-    "kmnist",
-    "cifar10",
-    "cifar100",
-    "celeba",
-    "folder",
-]
-CorruptionName = Literal[
-    # MNIST-C
-    "shot_noise",
-    "impulse_noise",
-    "glass_blur",
-    "motion_blur",
-    "shear",
-    "scale",
-    "rotate",
-    "brightness",
-    "translate",
-    "stripe",
-    "fog",
-    "spatter",
-    "dotted_line",
-    "zigzag",
-    "canny_edges",
-    # extras
-    "gaussian_noise",
-    "speckle_noise",
-    "gaussian_blur",
-    "defocus_blur",
-    "zoom_blur",
-    "snow",
-    "contrast",
-    "saturate",
-    "jpeg_compression",
-    "pixelate",
-    "elastic_transform",
-    "quantize",
-    "line",
-    "inverse",
-]
-# Side in pixels and channels of each data set as it comes (CelebA: as it is customarily resized).
-NATIVE: dict[str, tuple[int, int] | None] = {
-    "mnist-5k": (28, 1),
-    "digits": (28, 1),
-    "mnist": (28, 1),
-    "fashion-mnist": (28, 1),
-    "kmnist": (28, 1),
-    "cifar10": (32, 3),
-    "cifar100": (32, 3),
-    "celeba": (64, 3),
-    "folder": None,
-}
-
+CorruptionName = Annotated[str, Word("corruption")]
 Corruptions = Annotated[tuple[CorruptionName, ...], Strict(False), Field(min_length=1)]
 
 
 class DataSettings(Settings):
     """Which images, and where they come from."""
 
-    name: DatasetName
+    name: Annotated[str, Word("dataset")]
     root: str
     mirror: str | None
     limit: Positive | None
@@ -125,8 +70,10 @@ class ContaminationSettings(Settings):
         return self
 
 
-class CorruptionSettings(Settings):
+class CorruptionSettings(Open):
     """Which corrupted test sets."""
+
+    parts, naming = "corruption", "names"
 
     source: Literal["generate", "official"]
     names: Corruptions

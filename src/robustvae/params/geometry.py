@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from robustvae.params.model import ArchitectureSettings
+from robustvae.params.parts import TABLES
 
+NETS = TABLES["net"]
 MOST_HALVINGS = 3  # conv with depth null
 MAX_FILTERS = 64  # conv with max_filters null
 
@@ -12,27 +14,14 @@ MAX_FILTERS = 64  # conv with max_filters null
 class Preset:
     """What an architecture is unless the settings say otherwise."""
 
-    widths: tuple[int, ...]  # one per stage; empty: from max_filters and the number of halvings
-    activation: str
+    widths: tuple[int, ...] = (200, 200)  # one per stage; (): by max_filters and the halvings
+    activation: str = "silu"
     kernel: int = 0  # 0: dense layers
     stride: int = 1
     padding: int = 0
     norm: bool = False  # batch norm after each convolution but the decoder's last
     hidden: int = 0  # dense layer next to the latents, 0: none
     options: tuple[str, ...] = ("channels", "hidden")  # what settings may change, and activation
-
-
-# Without batch norm, silu: on dark images the first steps push every output down and leave
-# relu (and leaky relu) nets dead at the usual learning rates, with a constant image for ever.
-PRESETS: dict[str, Preset] = {
-    "conv": Preset(
-        (), "relu", 3, 2, 1, norm=True, options=("channels", "depth", "max_filters", "hidden")
-    ),
-    "small": Preset((16, 32), "silu", 5),
-    "wide": Preset((64, 128), "silu", 4, 2, 1, hidden=1024),
-    "resnet": Preset((64, 128), "silu", 4, 2, 1),
-    "mlp": Preset((200, 200), "tanh", options=("channels",)),
-}
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,7 @@ class Geometry:
 
 def geometry(settings: ArchitectureSettings, side: int, vq: bool = False) -> Geometry:
     """Settle the shapes for square images; ValueError `setting: why` where they do not fit."""
-    preset = PRESETS[settings.name]
+    preset = Preset(**NETS.part(settings.name).facts)
     _refuse_unused(settings, preset, vq)
     widths = tuple(settings.channels or preset.widths) or _halved_widths(settings, side)
     if not preset.kernel:
@@ -73,7 +62,7 @@ def geometry(settings: ArchitectureSettings, side: int, vq: bool = False) -> Geo
 
 def _refuse_unused(settings: ArchitectureSettings, preset: Preset, vq: bool) -> None:
     if vq and not preset.kernel:
-        others = ", ".join(name for name, other in PRESETS.items() if other.kernel)
+        others = ", ".join(name for name in NETS if NETS.part(name).facts.get("kernel"))
         raise ValueError(
             f"name: {settings.name} makes no feature maps, which vq latents need; use {others}"
         )

@@ -45,6 +45,8 @@ def _line(place: Place, items: list[Any], root: type[BaseModel]) -> str:
         return f"{name}: no such setting{hint}"
     if first["type"] == "invalid_key":
         return f"{'.'.join(map(str, place[:-1])) or 'params'}: {place[-1]} is no key; use a word"
+    if first["type"] == "plugin":
+        return f"{name}: {first['msg']}"
     if first["type"] == "missing":
         return f"{name}: missing; add it"
     if first["type"] == "value_error":
@@ -94,10 +96,11 @@ def _words(item: Any) -> list[Any]:
 
 
 def _fields(place: Place, root: type[BaseModel]) -> dict[str, Any]:
-    """The fields of the section that `place` names."""
+    """The fields of the section that `place` names, perhaps that of a part's own settings."""
     node: Any = root
     for step in place:
-        node = node.model_fields[step].annotation
+        field = node.model_fields.get(step)
+        node = field.annotation if field else node.model_of(step)
     return dict(node.model_fields)
 
 

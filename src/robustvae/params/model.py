@@ -15,12 +15,15 @@ from robustvae.params.base import (
     Settings,
     Widths,
 )
+from robustvae.params.parts import Open, Word, fact
 
 
-class ArchitectureSettings(Settings):
+class ArchitectureSettings(Open):
     """Encoder and decoder nets; null means the preset's own value."""
 
-    name: Literal["conv", "small", "wide", "resnet", "mlp"]
+    parts = "net"
+
+    name: Annotated[str, Word("net")]
     channels: Widths | None
     depth: Positive | None
     max_filters: Positive | None
@@ -28,19 +31,23 @@ class ArchitectureSettings(Settings):
     activation: Literal["auto", "relu", "leaky_relu", "elu", "silu", "tanh"]
 
 
-class LikelihoodSettings(Settings):
+class LikelihoodSettings(Open):
     """How an image is scored."""
 
-    name: Literal["bernoulli", "gaussian", "student_t", "student_t_pixel", "laplace"]
+    parts = "likelihood"
+
+    name: Annotated[str, Word("likelihood")]
     variance: Literal["fixed", "scalar", "per_pixel"]
     sigma: PositiveReal
     df: PositiveReal | None
 
 
-class LatentSettings(Settings):
+class LatentSettings(Open):
     """What z is."""
 
-    name: Literal["auto", "vq"]
+    parts = "latent"
+
+    name: Annotated[str, Word("latent")]
     codes: Annotated[int, Field(ge=2)]
     update: Literal["ema", "gradient"]
     decay: Fraction
@@ -89,17 +96,19 @@ class PriorSettings(Settings):
         return not any(flat(self.mu) + flat(self.logvar))
 
 
-class RobustSettings(Settings):
+class RobustSettings(Open):
     """What an image's loss counts for in its batch."""
 
-    name: Literal["none", "trimmed", "rejected", "huber", "welsch", "beta"]
+    parts = "robust"
+
+    name: Annotated[str, Word("robust", "none")]
     strength: PositiveReal | None
     after: NonNegativeReal
 
     @property
     def weighs(self) -> bool:
         """Does it weigh the images of a batch against each other?"""
-        return self.name not in ("none", "beta")
+        return self.name != "none" and bool(fact("robust", self.name, "weighs"))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -109,25 +118,19 @@ class RobustSettings(Settings):
                 "name to trimmed, rejected, huber, welsch or beta"
             )
         if self.name != "none" and self.strength is None:
-            raise ValueError(f"strength: {self.name} needs one, got null; {STRENGTHS[self.name]}")
+            hint = fact("robust", self.name, "strength")
+            raise ValueError(f"strength: {self.name} needs one, got null; {hint}")
         if self.name == "trimmed" and self.strength is not None and self.strength >= 1:
             raise ValueError(f"strength: trimmed leaves out a share < 1, got {self.strength:g}")
         return self
 
 
-STRENGTHS = {
-    "trimmed": "the share of a batch to leave out, e.g. 0.1",
-    "rejected": "robust standard deviations above the median, e.g. 3",
-    "huber": "robust standard deviations above the median, e.g. 3",
-    "welsch": "robust standard deviations above the median, e.g. 3",
-    "beta": "the power b of the density, e.g. 0.002",
-}
-
-
-class LossSettings(Settings):
+class LossSettings(Open):
     """The divergence and its weight."""
 
-    divergence: Literal["auto", "alpha", "renyi", "gamma", "t3"]
+    parts, naming = "divergence", "divergence"
+
+    divergence: Annotated[str, Word("divergence", "auto")]
     alpha: Finite | None
     beta: NonNegativeReal
     df: Finite
@@ -136,7 +139,7 @@ class LossSettings(Settings):
     prior: PriorSettings
 
     @property
-    def kind(self) -> Literal["alpha", "renyi", "gamma", "t3"]:
+    def kind(self) -> str:
         """The divergence that `auto` stands for: alpha, or gamma where df > 2."""
         if self.divergence == "auto":
             return "gamma" if self.df > 0 else "alpha"
@@ -155,16 +158,21 @@ class LossSettings(Settings):
             )
         if self.df > 1e8:
             raise ValueError(f"df: must be <= 1e8, got {self.df:g}; use 0 for the Gaussian limit")
-        if self.divergence in ("alpha", "renyi") and self.df > 0:
+        heavy = fact("divergence", self.kind, "student_t")
+        if self.df > 0 and not heavy:
             raise ValueError(
                 f"divergence: {self.divergence} needs loss.df 0 (Gaussian latents), got {self.df:g}"
             )
-        if self.divergence in ("gamma", "t3") and self.df == 0:
+        if self.df == 0 and heavy:
             raise ValueError(f"divergence: {self.divergence} needs loss.df > 2, got {self.df:g}")
         if self.df > 2 and self.order != 1:
             raise ValueError(
                 "alpha: has no effect when loss.df > 2; remove one of them "
                 f"(got alpha {self.order}, df {self.df})"
+            )
+        if self.order != 1 and not heavy and "alpha" not in fact("divergence", self.kind, "takes"):
+            raise ValueError(
+                f"alpha: has no effect with {self.kind}; use 1 or null, got {self.order:g}"
             )
         if self.kind == "renyi" and self.order <= 0:
             raise ValueError(

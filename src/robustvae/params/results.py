@@ -5,14 +5,15 @@ from typing import Annotated, Literal
 from pydantic import Field, Strict
 
 from robustvae.params.base import Natural, Positive, PositiveReal, Settings
+from robustvae.params.parts import Open, Word
 
-MetricName = Literal["e_den", "e_self", "e_stab", "ssim_den", "delta_elbo", "drift", "skl", "probe"]
-
-Metrics = Annotated[tuple[MetricName, ...], Strict(False)]
+Metrics = Annotated[tuple[Annotated[str, Word("metric")], ...], Strict(False)]
 
 
-class EvaluateSettings(Settings):
+class EvaluateSettings(Open):
     """What is measured, and on how many draws."""
+
+    parts, naming = "metric", "metrics"
 
     batch_size: Positive
     elbo_samples: Positive

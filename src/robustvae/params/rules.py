@@ -4,6 +4,7 @@ import math
 
 from robustvae.params.geometry import geometry
 from robustvae.params.model import LossSettings, ModelSettings, flat
+from robustvae.params.parts import fact
 from robustvae.params.whole import Params
 
 FEWEST = 16  # images of a batch that a robust objective compares
@@ -90,7 +91,7 @@ def _decoder_rules(settings: Params) -> list[str]:
     """What a likelihood needs, and what goes with which robust objective."""
     found, likelihood, robust = [], settings.model.likelihood, settings.loss.robust
     name, t3 = likelihood.name, settings.loss.kind == "t3"
-    tails = name.startswith("student_t") and not t3
+    tails = "df" in fact("likelihood", name, "takes") and not t3
     if tails and likelihood.df is None:
         found.append(
             f"model.likelihood.df: {name} needs its degrees of freedom, got null; give a number "
@@ -101,7 +102,8 @@ def _decoder_rules(settings: Params) -> list[str]:
             f"model.likelihood.df: belongs to student_t and student_t_pixel, got {likelihood.df:g} "
             f"with {name}{' of t3' if t3 else ''}; use null"
         )
-    if (tails or name == "laplace") and not t3 and likelihood.variance == "per_pixel":
+    single = name in ("student_t", "student_t_pixel", "laplace") and not t3
+    if single and likelihood.variance == "per_pixel":
         found.append(
             f"model.likelihood.variance: per_pixel is for gaussian, got {name}; use scalar or fixed"
         )
@@ -163,7 +165,7 @@ def cautions(loss: LossSettings, model: ModelSettings) -> list[str]:
 def _edge(loss: LossSettings) -> float | None:
     """The log-variance at which the alpha-divergence becomes infinite; None: nowhere."""
     alpha, prior = loss.order, flat(loss.prior.logvar)
-    if loss.df or 0 <= alpha <= 1:
+    if loss.kind not in ("alpha", "renyi") or 0 <= alpha <= 1:
         return None
     if alpha > 1:
         return min(prior) + math.log(alpha / (alpha - 1))

@@ -58,9 +58,12 @@ def describe(config: Mapping[str, Any]) -> str:
         return f"VQ-VAE, {latent['codes']} codes of {size} dimensions"
     rest = f"beta {loss['beta']:g}, {size} latents"
     if loss["df"]:
-        kind = "t3-VAE" if loss["divergence"] == "t3" else "t-VAE, gamma-divergence"
+        which = "gamma" if loss["divergence"] == "auto" else loss["divergence"]
+        kind = "t3-VAE" if which == "t3" else f"t-VAE, {which.replace('_', ' ')}-divergence"
         return f"{kind}, df {loss['df']:g}, {rest}"
     alpha = 1 if loss["alpha"] is None else loss["alpha"]
+    if loss["divergence"] not in ("auto", "alpha", "renyi"):
+        return f"VAE, {loss['divergence'].replace('_', ' ')}-divergence, {rest}"
     if loss["divergence"] == "renyi":
         return f"VAE, Rényi divergence of order {alpha:g}, {rest}"
     known = {1: "KL divergence", 0: "reverse KL divergence"}

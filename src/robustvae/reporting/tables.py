@@ -29,6 +29,7 @@ COLUMNS = {  # quantities of the tables: heading, what it is
     "e_self": ("e_self", "squared error per pixel to the corrupted image"),
     "e_stab": ("e_stab", "squared distance per pixel between both reconstructions"),
 }
+BESIDE = ("neg_elbo", "ssim_id", "e_best")  # what others are made of: in the file, not on the page
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,11 @@ def tables(results: Results) -> Iterator[Table]:
     if len(results.losses):
         yield from _of_our_model(results)
     table = results.robustness
-    shown = [name for name in COLUMNS if name in table and table[name].notna().any()]
-    heads = [COLUMNS[name] for name in shown]
+    known = {*COLUMNS, *BESIDE}
+    own = [q for q in map(str, table) if f"{q}_se" in table and q not in known]  # of plug-ins
+    columns = COLUMNS | {name: (name.replace("_", " "), "a metric of a plug-in") for name in own}
+    shown = [name for name in columns if name in table and table[name].notna().any()]
+    heads = [columns[name] for name in shown]
     one = unit(results)
     note = f"Means over the {one}s of a group; geometric ones have no part in the headline."
     if shares := results.evaluation.get("shares"):

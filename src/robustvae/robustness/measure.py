@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robustvae.data import binarize
+from robustvae.errors import UserError
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.models.distributions import Diagonal, wide
 from robustvae.models.divergences import Objective
 from robustvae.models.likelihoods import Gaussian
 from robustvae.params import EvaluateSettings
-from robustvae.robustness import metrics, table
+from robustvae.robustness import metrics
 from robustvae.robustness.batches import each, on, pixels, slices
 from robustvae.robustness.bounds import Draws, Report, select, shifted
-from robustvae.robustness.metrics import METRICS, Pair, Probe
+from robustvae.robustness.catalogue import METRICS, OF_METRIC
+from robustvae.robustness.metrics import Pair, Probe
 from robustvae.robustness.subject import Seen, Subject
 from robustvae.robustness.table import Columns
 from robustvae.runtime import seeding
@@ -29,7 +31,6 @@ K = TypeVar("K")
 Place = tuple[str, str, str]  # set, method, quantity
 Block = tuple[list[K], Tensor]  # names, and a row for each, [names, images, ...]
 
-PIXEL_METRICS = {"e_den", "e_self", "e_stab", "ssim_den"}  # what the baselines have too
 TRAIN_IMAGES = 10_000  # at most, for the training images' losses and for the probe
 RECENT = 12  # comparisons of two images that are remembered; a set has 8
 SURE = 1.2  # squared residual over its variance above which a decoder is called too sure
@@ -192,8 +193,8 @@ def measure(
             }
             for method, pair in pairs.items():
                 for metric in settings.metrics:
-                    if method == "model" or metric in PIXEL_METRICS:
-                        for quantity, values in METRICS[metric](pair).items():
+                    if method == "model" or METRICS.part(metric).facts["pixels"]:
+                        for quantity, values in _values(metric, pair, settings).items():
                             found[name, method, quantity] = values.to(x.device, wide(x.device))
             if seen_y.code is not None:
                 means[name] = seen_y.code.float()
@@ -205,6 +206,19 @@ def measure(
     for (name, method, quantity), values in _joined(parts).items():
         columns.setdefault((name, method), {})[quantity] = values
     return columns, _joined(means)
+
+
+def _values(metric: str, pair: Pair, settings: EvaluateSettings) -> dict[str, Tensor]:
+    """Quantities of a metric; UserError where a plug-in gives others, or not one per image."""
+    found = METRICS[metric](pair, **settings.own(metric))
+    declared = METRICS.part(metric).facts["quantities"]
+    for quantity, values in found.items():
+        if quantity not in declared or values.shape != (len(pair.y),):
+            raise UserError(
+                f"metric {metric!r}: must give [{len(pair.y)}] of {', '.join(declared)}, got "
+                f"{quantity} {list(values.shape)}"
+            )
+    return found
 
 
 def _block(found: dict[K, Tensor]) -> Block[K]:
@@ -223,7 +237,7 @@ def gaps(
     """Quantities that stay empty in every row, and why; `missing`: those of the subject."""
     found = {
         quantity: f"evaluate.metrics leaves {metric} out"
-        for metric, quantities in table.OF_METRIC.items()
+        for metric, quantities in OF_METRIC.items()
         if metric not in settings.metrics
         for quantity in quantities
     }

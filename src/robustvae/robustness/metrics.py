@@ -103,7 +103,38 @@ def symmetric_kl(q: Diagonal, r: Diagonal, noise: Tensor | None = None) -> Tenso
     return (q.log_prob(z) - r.log_prob(z) + r.log_prob(w) - q.log_prob(w)).mean(0)
 
 
+def _e_den(pair: Pair) -> dict[str, Tensor]:
+    """Squared error of the reconstruction to the clean image, and of the image itself."""
+    return {"e_id": pair.squared(pair.y, pair.x), "e_den": pair.squared(pair.y_hat, pair.x)}
+
+
+def _e_self(pair: Pair) -> dict[str, Tensor]:
+    """Squared error of the reconstruction to the corrupted image."""
+    return {"e_self": pair.squared(pair.y_hat, pair.y)}
+
+
+def _e_stab(pair: Pair) -> dict[str, Tensor]:
+    """Squared distance of the reconstructions of corrupted and clean image."""
+    return {"e_stab": pair.squared(pair.y_hat, pair.x_hat)}
+
+
+def _ssim_den(pair: Pair) -> dict[str, Tensor]:
+    """Structural similarity of the reconstruction, and of the image itself, to the clean image."""
+    return {"ssim_id": pair.similar(pair.y, pair.x), "ssim_den": pair.similar(pair.y_hat, pair.x)}
+
+
+def _delta_elbo(pair: Pair) -> dict[str, Tensor]:
+    """Negative ELBO of the corrupted image, of which its rise and the detection rates are made."""
+    return {} if pair.neg_elbo is None else {"neg_elbo": pair.neg_elbo()}
+
+
+def _probe(pair: Pair) -> dict[str, Tensor]:
+    """Does a linear probe learnt on clean images name the class?"""
+    return {} if pair.correct is None else {"probe": pair.correct()}
+
+
 def _drift(pair: Pair) -> dict[str, Tensor]:
+    """Shift of the posterior mean in its own standard deviations."""
     codes = pair.code_x, pair.code_y
     if codes[0] is None or codes[1] is None or pair.spread is None or not pair.spread.any():
         return {}
@@ -111,21 +142,10 @@ def _drift(pair: Pair) -> dict[str, Tensor]:
 
 
 def _skl(pair: Pair) -> dict[str, Tensor]:
+    """Symmetric KL between the posteriors of the clean and the corrupted image."""
     if pair.q_x is None or pair.q_y is None:
         return {}
     return {"skl": symmetric_kl(pair.q_x, pair.q_y, pair.noise)}
-
-
-METRICS: dict[str, Callable[[Pair], dict[str, Tensor]]] = {
-    "e_den": lambda p: {"e_id": p.squared(p.y, p.x), "e_den": p.squared(p.y_hat, p.x)},
-    "e_self": lambda p: {"e_self": p.squared(p.y_hat, p.y)},
-    "e_stab": lambda p: {"e_stab": p.squared(p.y_hat, p.x_hat)},
-    "ssim_den": lambda p: {"ssim_id": p.similar(p.y, p.x), "ssim_den": p.similar(p.y_hat, p.x)},
-    "delta_elbo": lambda p: {} if p.neg_elbo is None else {"neg_elbo": p.neg_elbo()},
-    "drift": _drift,
-    "skl": _skl,
-    "probe": lambda p: {} if p.correct is None else {"probe": p.correct()},
-}
 
 
 def mean(values: Values) -> Summary:

@@ -8,21 +8,11 @@ import numpy as np
 import pandas as pd
 
 from robustvae.robustness import metrics
+from robustvae.robustness.catalogue import QUANTITIES
 from robustvae.robustness.metrics import Values
 
 HEADLINE = ("noise", "blur", "photometric", "overlay")  # geometric stands apart
 METHODS = ("model", "identity", "mean_image")
-OF_METRIC = {
-    "e_den": ("e_id", "e_const", "e_best", "e_den", "psnr", "skill", "skill_id", "skill_const"),
-    "e_self": ("e_self",),
-    "e_stab": ("e_stab",),
-    "ssim_den": ("ssim_id", "ssim_den"),
-    "delta_elbo": ("neg_elbo", "delta_elbo", "auroc", "fpr95"),
-    "drift": ("drift",),
-    "skl": ("skl",),
-    "probe": ("probe",),
-}
-QUANTITIES = tuple(name for names in OF_METRIC.values() for name in names)
 SOURCE = {  # numbers of the headline that are named otherwise than what they are made of
     "geometric_e_den": "e_den",
     "clean_e_den": "e_den",
@@ -50,6 +40,8 @@ def tabulate(
     `sets` have `name`, the first of them `clean`; `gaps` are the columns to leave empty, with why.
     """
     rows, reasons = [], dict(gaps)
+    own = (q for found in columns.values() for q in found if q not in QUANTITIES)
+    quantities = (*QUANTITIES, *dict.fromkeys(own))
     for labels in sets:
         name = str(labels["name"])
         for method in METHODS:
@@ -65,7 +57,7 @@ def tabulate(
             summary = metrics.summarise(finite, clean, constant)
             row: dict[str, Any] = {k: v for k, v in labels.items() if k != "name"}
             row |= {"method": method, "n": count}
-            for quantity in QUANTITIES:
+            for quantity in quantities:
                 missing = quantity in gaps or (name == "clean" and quantity in AGAINST_CLEAN)
                 found = (np.nan, np.nan) if missing else summary.get(quantity, (np.nan, np.nan))
                 row[quantity], row[f"{quantity}_se"] = found[:2]
@@ -88,8 +80,10 @@ def aggregate(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     """
     result: dict[str, dict[str, dict[str, float]]] = {}
     corrupted = table[table["corruption"] != "clean"]
+    own = (name for name in table if f"{name}_se" in table and name not in QUANTITIES)
+    quantities = [*QUANTITIES, *own]
     for method, rows in corrupted.groupby("method", sort=False):
-        groups = rows.groupby("group", sort=False)[list(QUANTITIES)].mean(skipna=False)
+        groups = rows.groupby("group", sort=False)[quantities].mean(skipna=False)
         parts = {str(name): dict(values) for name, values in groups.iterrows()}
         counted = groups.loc[[name for name in HEADLINE if name in groups.index]]
         result[str(method)] = {"headline": dict(counted.mean(skipna=False)), **parts}

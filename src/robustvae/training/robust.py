@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from robustvae.errors import UserError
 from robustvae.params import RobustSettings
+from robustvae.training.catalogue import ROBUST
 
 LEAST = 16  # images in a batch: of fewer, median and spread say little
 SPREAD = 1.4826  # standard deviations in a median absolute deviation of a normal law
@@ -15,26 +17,47 @@ SMALLEST = 1e-6  # of the median, or 1: the spread is not taken to be less
 def weights(robust: RobustSettings, losses: Tensor) -> Tensor:
     """What each image of a batch counts for, [B], from its loss; without gradient.
 
-    trimmed: the largest share c not at all. With median m and spread s (1.4826 median |d - m|) of
-    the losses d, and one-sided, since an image that is easier than the rest is no outlier:
-    rejected: not at all above m + c s; huber: min(1, c s / max(d - m, c s)); welsch:
-    exp(-u^2 / 2), u = max(0, d - m) / (c s).
+    With median m and spread s (1.4826 median |d - m|) of the losses d, those that look at them do
+    so on one side, since an image that is easier than the rest is no outlier.
     """
-    assert robust.strength is not None
-    d, c = losses.detach(), robust.strength
-    if robust.name == "trimmed":
-        kept = len(d) - math.floor(c * len(d) + 1e-9)
-        found = torch.zeros_like(d)
-        return found.index_fill(0, d.argsort(stable=True)[:kept], 1.0)
-    m = _median(d)
-    s = SPREAD * _median((d - m).abs())
-    s = c * torch.maximum(s, SMALLEST * m.abs().clamp(min=1))
-    over = (d - m).clamp(min=0)
-    if robust.name == "rejected":
-        return (d <= m + s).to(d.dtype)
-    if robust.name == "huber":
-        return (s / torch.maximum(over, s)).clamp(max=1)
-    return (-0.5 * (over / s).square()).exp()
+    own = robust.own(robust.name)
+    found = ROBUST[robust.name](losses.detach(), robust.strength, **own)
+    if found.shape != losses.shape:
+        shapes = list(losses.shape), list(found.shape)
+        raise UserError(f"robust {robust.name!r}: must give {shapes[0]}, got {shapes[1]}")
+    return found
+
+
+def trimmed(losses: Tensor, share: float) -> Tensor:
+    """The largest share c of a batch not at all."""
+    kept = len(losses) - math.floor(share * len(losses) + 1e-9)
+    found = torch.zeros_like(losses)
+    return found.index_fill(0, losses.argsort(stable=True)[:kept], 1.0)
+
+
+def rejected(losses: Tensor, strength: float) -> Tensor:
+    """Not at all above m + c s."""
+    m, s = _located(losses, strength)
+    return (losses <= m + s).to(losses.dtype)
+
+
+def huber(losses: Tensor, strength: float) -> Tensor:
+    """min(1, c s / max(d - m, c s))."""
+    m, s = _located(losses, strength)
+    return (s / torch.maximum((losses - m).clamp(min=0), s)).clamp(max=1)
+
+
+def welsch(losses: Tensor, strength: float) -> Tensor:
+    """exp(-u^2 / 2), u = max(0, d - m) / (c s)."""
+    m, s = _located(losses, strength)
+    return (-0.5 * ((losses - m).clamp(min=0) / s).square()).exp()
+
+
+def _located(losses: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+    """m, and c s."""
+    m = _median(losses)
+    s = SPREAD * _median((losses - m).abs())
+    return m, strength * torch.maximum(s, SMALLEST * m.abs().clamp(min=1))
 
 
 def bounded(strength: float, recon: Tensor, integral: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 from robustvae.data.prepared import Prepared
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.params import LossSettings, ModelSettings, RunSettings, TrainSettings
+from robustvae.params.parts import foreign
 from robustvae.runtime import device, distributed
 from robustvae.runtime.progress import say
 from robustvae.training import fitting, resume, speed_trial
@@ -59,7 +60,9 @@ def train(
     lead, keep = distributed.rank() == 0, None
     weighed: list[np.ndarray] = []
     if cache is not None:
-        keep = resume.Checkpoint(cache, resume.identity(**config, **ways, device=where.type))
+        others = [*vae.plugins(), *foreign([("corruption", how.mixture.corruption)])]
+        ways_in = {**ways, "device": where.type, "plugins": others}
+        keep = resume.Checkpoint(cache, resume.identity(**config, **ways_in))
     with keep if keep is not None and lead else nullcontext():
         rows = fitting.fit(
             vae, data.train, data.val, how, run, corrupted=corrupted,

@@ -119,7 +119,7 @@ def _trainer(model: Autoencoder, train: TrainSettings, run: RunSettings, source:
 
 def _repays(model: Autoencoder, train: TrainSettings, images: int) -> bool:
     """A count, not a clock: the same everywhere."""
-    if model.family != "gaussian" or model.geometry.name not in CHECKED:
+    if model.family != "gaussian" or model.geometry.name not in CHECKED or model.plugins():
         return False
     passes = train.epochs * images
     return passes >= STEPS * train.batch_size and passes * work(model) >= WORTH
