@@ -13,7 +13,8 @@ from robustvae.errors import UserError, did_you_mean
 from robustvae.reporting import page
 from robustvae.reporting.figures import GALLERY, Run, draw, write
 from robustvae.reporting.tables import Results
-from robustvae.robustness.evaluation import Evaluation, plain
+from robustvae.robustness.evaluation import Evaluation
+from robustvae.robustness.finding import plain
 from robustvae.runtime import files
 
 if TYPE_CHECKING:

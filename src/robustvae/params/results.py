@@ -1,14 +1,46 @@
 """Sections evaluate, plots and report."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, Strict
+from pydantic import Field, Strict, field_validator, model_validator
 
+from robustvae.errors import did_you_mean
 from robustvae.params.base import Natural, Positive, PositiveReal, Settings
+from robustvae.params.data import DatasetName
 
 MetricName = Literal["e_den", "e_self", "e_stab", "ssim_den", "delta_elbo", "drift", "skl", "probe"]
 
 Metrics = Annotated[tuple[MetricName, ...], Strict(False)]
+
+
+Radii = Annotated[tuple[PositiveReal, ...], Strict(False), Field(min_length=1)]
+AttackKinds = Annotated[tuple[Literal["output", "latent"], ...], Strict(False), Field(min_length=1)]
+MADE = ("noise", "constant", "black", "invert", "shuffle", "flip")  # foreign sets from nothing
+KNOWN = (*MADE, *(name for name in get_args(DatasetName) if name != "folder"))
+
+
+class AttackSettings(Settings):
+    """How hard an adversary tries."""
+
+    images: Natural
+    norm: Literal["l2", "linf"]
+    radii: Radii
+    steps: Positive
+    restarts: Positive
+    kinds: AttackKinds
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if list(self.radii) != sorted(set(self.radii)):
+            raise ValueError(f"radii: must rise, got {list(self.radii)}")
+        return self
+
+
+class SampleSettings(Settings):
+    """How many samples are judged, and the density that is fitted to codes."""
+
+    images: Natural
+    components: Positive
 
 
 class EvaluateSettings(Settings):
@@ -20,6 +52,21 @@ class EvaluateSettings(Settings):
     iwae_images: Positive | None
     iwae_scale: PositiveReal
     metrics: Metrics
+    attacks: AttackSettings
+    outliers: Annotated[tuple[str, ...], Strict(False)]
+    regret: Natural
+    samples: SampleSettings
+
+    @field_validator("outliers")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in KNOWN and "/" not in name:
+                raise ValueError(
+                    f"no set is named {name!r}{did_you_mean(name, KNOWN)}; one of "
+                    f"{', '.join(KNOWN)}, or a folder of pictures, written with a /"
+                )
+        return tuple(dict.fromkeys(names))
 
 
 class PlotSettings(Settings):
