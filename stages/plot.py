@@ -14,7 +14,6 @@ from robustvae.models import folder as model_folder
 from robustvae.reporting import figures
 from robustvae.reporting.figures import Run
 from robustvae.robustness import measure
-from robustvae.robustness.finding import Finding
 from robustvae.runtime import files
 from stages import CONTAMINATED, CORRUPTED, MODELS, PREPARED, REPORTS, run
 
@@ -52,9 +51,9 @@ def _gather(settings: params.PlotSettings) -> Run:
         scores=files.read_npz(REPORTS / "scores.npz"),
         outliers=files.read_npz(REPORTS / "outliers.npz"),
         trained=None if known is None else seen(known.train, "train"),
-        attack=Finding.load(REPORTS / "attack"),
-        foreign=Finding.load(REPORTS / "foreign"),
-        sample=Finding.load(REPORTS / "samples"),
+        attack=files.read_npz(REPORTS / "attack.npz"),
+        foreign=files.read_npz(REPORTS / "foreign.npz"),
+        sample=files.read_npz(REPORTS / "samples.npz"),
     )
 
 

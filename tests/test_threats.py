@@ -1,5 +1,6 @@
 """Attacks, foreign images and samples from the measurement to files, figures and the page."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import tiny
 import torch
 from conftest import ROOT
 
+import robustvae as rv
 from robustvae import params
 from robustvae.models import folder
 from robustvae.models.autoencoder import Autoencoder
@@ -84,7 +86,8 @@ def test_a_finding_comes_back_from_its_files(tmp_path: Path) -> None:
     back = Finding.load(tmp_path / "attack")
     assert back.table is not None
     assert back.table.equals(table)
-    assert back.headline == {"margin": None, "damage_1": 0.5}
+    headline = json.loads((tmp_path / "attack.json").read_text())
+    assert headline == {"margin": None, "damage_1": 0.5}
     assert (back.sentence, back.warnings, back.reasons) == (
         "It moves.",
         ["careful"],
@@ -110,3 +113,61 @@ def test_a_wrong_setting_gets_its_line(change: dict[str, object], said: str) -> 
     with pytest.raises(ValueError, match="evaluate") as caught:
         params.check(params.overlay(params.read(ROOT / "params.yaml"), change))
     assert said in str(caught.value)
+
+
+def test_a_notebook_gets_the_same_tables_of_anyones_model(tmp_path: Path) -> None:
+    x = short.images(40)
+    shrink = 0.5 * torch.eye(64)
+    result = rv.evaluate(
+        lambda images: (images.flatten(1) @ shrink).view_as(images), x, names=["fog"], train=x,
+        train_labels=np.arange(40) % 2, labels=np.arange(40) % 2, attacks=BASE,
+        outliers=["noise", "black"], samples=20, score=lambda images: images.sum((1, 2, 3)),
+        sample=lambda n: torch.rand(n, 1, 8, 8),
+    )  # fmt: skip
+    assert result.attacks is not None
+    radius = result.attacks["radius"]
+    assert result.attacks["damage"].to_numpy() == pytest.approx(radius**2 / 256, rel=0.03)
+    assert result.outliers is not None
+    assert list(result.outliers["set"].unique()) == ["noise", "black"]
+    assert result.samples is not None
+    assert list(result.samples["images"]) == ["train", "reconstructions", "prior", "mean image"]
+    assert any("black look likelier" in text for text in result.warnings)
+    assert "samples.mixture" in result.reasons
+    page = result.report(tmp_path / "page.html").read_text()
+    assert "black look likelier" in page
+    assert "Damage of the output attack by radius" in page
+
+
+def test_a_model_that_torch_cannot_differentiate_says_so_and_goes_on() -> None:
+    x = short.images(20)
+    result = rv.evaluate(
+        lambda y: y.numpy().copy(), x, names=["fog"], attacks={}, outliers=["noise"]
+    )
+    assert result.attacks is None
+    assert "an array has no gradient" in result.reasons["attacks.output"]
+    assert "posterior density" in result.reasons["attacks.latent"]
+    assert result.outliers is not None
+    assert set(result.outliers["score"]) == {"e_self"}
+    assert "outliers.neg_elbo" in result.reasons
+    rounded = rv.evaluate(lambda y: y.round(), x, names=["fog"], attacks=BASE)
+    assert rounded.attacks is None or not rounded.attacks["damage"].isna().any()
+
+
+def test_our_model_gives_the_tables_and_new_images_of_a_mixture() -> None:
+    vae = rv.load(tiny.model("gaussian"), data=tiny.data("gaussian"))
+    x = tiny.shapes(32)
+    labels = np.arange(32) % 2
+    result = rv.evaluate(
+        vae, x, names=["fog"], attacks=BASE | {"kinds": ["output", "latent"]},
+        samples={"images": 8}, outliers=["noise"], train=x, train_labels=labels, labels=labels,
+    )  # fmt: skip
+    assert result.attacks is not None
+    assert set(result.attacks["kind"]) == {"output", "latent"}
+    assert result.outliers is not None
+    assert {"neg_elbo", "weighted", "typicality", "complexity"} < set(result.outliers["score"])
+    assert result.samples is not None
+    assert {"prior", "mixture"} < set(result.samples["images"])
+    made = vae.generate(5, mixture=x, components=2)
+    assert made.shape == (5, 1, 16, 16)
+    assert (made != vae.generate(5, mixture=x, components=5)).any()
+    assert rv.evaluate(vae, x, names=["fog"]).attacks is None

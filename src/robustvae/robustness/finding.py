@@ -41,24 +41,27 @@ class Finding:
     def save(self, stem: Path) -> None:
         """STEM.csv, STEM.json with the headline, STEM.npz with arrays and words."""
         words = {name: getattr(self, name) for name in ("sentence", "warnings", "reasons")}
+        text = "\n"
+        if self.table is not None:
+            text = self.table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         with files.replace(stem.with_suffix(".csv")) as temporary:
-            if self.table is None:
-                temporary.write_text("\n", encoding="utf-8", newline="\n")
-            else:
-                self.table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+            temporary.write_text(text, encoding="utf-8", newline="\n")
         files.write_json(stem.with_suffix(".json"), plain(self.headline))
-        said = np.array(json.dumps(words))
+        said = np.array(json.dumps({"measured": self.table is not None, **words}))
         files.save_npz(stem.with_suffix(".npz"), **self.arrays, words=said)
 
     @classmethod
     def load(cls, stem: Path) -> "Finding":
-        """What `save` wrote."""
-        arrays = files.read_npz(stem.with_suffix(".npz"))
-        words = json.loads(str(arrays.pop("words")))
-        empty = not stem.with_suffix(".csv").read_text(encoding="utf-8").strip()
-        table = None if empty else files.read_csv(stem.with_suffix(".csv"))
-        headline = files.read_json(stem.with_suffix(".json"))
-        return cls(table, headline, **words, arrays=arrays)
+        """Table, words and arrays that `save` wrote."""
+        path = stem.with_suffix(".npz")
+        arrays = files.read_npz(path)
+        try:
+            words = json.loads(str(arrays.pop("words")))
+            measured = words.pop("measured")
+        except (KeyError, ValueError) as error:
+            raise files.damaged(path, error) from error
+        table = files.read_csv(stem.with_suffix(".csv")) if measured else None
+        return cls(table, **words, arrays=arrays)
 
     @property
     def lines(self) -> list[str]:

@@ -13,7 +13,6 @@ from robustvae.models.autoencoder import Autoencoder
 from robustvae.params import PlotSettings
 from robustvae.reporting.figures import charts
 from robustvae.reporting.figures.pictures import Images
-from robustvae.robustness.finding import Finding
 from robustvae.robustness.quantiles import Law
 
 Array = NDArray[Any]
@@ -41,9 +40,9 @@ class Run:
     scores: Mapping[str, Array]
     outliers: Mapping[str, Array] = field(default_factory=dict)  # empty: none were trained on
     trained: Images | None = None  # images to train on, outliers among them
-    attack: Finding = field(default_factory=Finding)  # without a table: not measured
-    foreign: Finding = field(default_factory=Finding)
-    sample: Finding = field(default_factory=Finding)
+    attack: Mapping[str, Array] = field(default_factory=dict)  # empty: not measured
+    foreign: Mapping[str, Array] = field(default_factory=dict)
+    sample: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def model(self) -> Autoencoder:

@@ -20,7 +20,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 def strips(kind: str, run: Run, title: str) -> Figure | None:
     """The first images, attacked at the largest radius."""
-    found = run.attack.arrays
+    found = run.attack
     if f"{kind}/clean" not in found:
         return None
     parts = [found[f"{kind}/{n}"] for n in ("clean", "attacked", "back", "back_attacked")]
@@ -32,7 +32,7 @@ def strips(kind: str, run: Run, title: str) -> Figure | None:
 
 def damage(kind: str, run: Run, title: str) -> Figure | None:
     """By radius, beside random directions."""
-    found = run.attack.arrays
+    found = run.attack
     if f"{kind}/damage" not in found:
         return None
     curves = {"attack": found[f"{kind}/damage"], "random direction": found[f"{kind}/random"]}
@@ -43,7 +43,7 @@ def damage(kind: str, run: Run, title: str) -> Figure | None:
 
 def roc(run: Run, title: str) -> Figure | None:
     """Of every score, a panel per foreign set."""
-    found = run.foreign.arrays
+    found = run.foreign
     names = list(dict.fromkeys(name.rpartition("/")[0] for name in found if "/" in name))
     sets = [name for name in names if name != "own"]
     if not sets:
@@ -64,7 +64,7 @@ def _pairs(found: Arrays, name: str) -> dict[str, tuple[NDArray[Any], NDArray[An
 
 def samples(run: Run, title: str) -> Figure | None:
     """Samples by falling certainty of the classifier, of each law."""
-    found, across = run.sample.arrays, run.settings.examples
+    found, across = run.sample, run.settings.examples
     blocks = {}
     for name, label in WHOSE.items():
         if f"{name}/images" in found:
