@@ -15,7 +15,8 @@ from robustvae.models import folder as model_folder
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.params import EvaluateSettings, RunSettings
 from robustvae.robustness import batches, evaluation, measure, outliers
-from robustvae.robustness.evaluation import Evaluation, Material, plain
+from robustvae.robustness.evaluation import Evaluation, Material
+from robustvae.robustness.finding import plain
 from robustvae.runtime import device, distributed, files
 from robustvae.runtime.progress import say
 from stages import CONTAMINATED, CORRUPTED, MODELS, PREPARED, REPORTS, run

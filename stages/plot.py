@@ -51,6 +51,9 @@ def _gather(settings: params.PlotSettings) -> Run:
         scores=files.read_npz(REPORTS / "scores.npz"),
         outliers=files.read_npz(REPORTS / "outliers.npz"),
         trained=None if known is None else seen(known.train, "train"),
+        attack=files.read_npz(REPORTS / "attack.npz"),
+        foreign=files.read_npz(REPORTS / "foreign.npz"),
+        sample=files.read_npz(REPORTS / "samples.npz"),
     )
 
 

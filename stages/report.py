@@ -3,6 +3,7 @@
 from robustvae import params
 from robustvae.reporting import page
 from robustvae.reporting.tables import Results
+from robustvae.robustness.finding import Finding
 from robustvae.runtime import files
 from stages import CORRUPTED, MODELS, REPORTS, run
 
@@ -22,6 +23,9 @@ def main() -> None:
         folder=REPORTS / "figures",
         vectors=REPORTS / "charts",
         training_warnings=files.read_json(warnings) if warnings.exists() else (),
+        attack=Finding.load(REPORTS / "attack"),
+        foreign=Finding.load(REPORTS / "foreign"),
+        sample=Finding.load(REPORTS / "samples"),
     )
     with files.replace(REPORTS / "report.html") as temporary:
         temporary.write_text(page.page(results, title), encoding="utf-8", newline="\n")

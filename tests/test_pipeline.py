@@ -24,6 +24,8 @@ SMALL = {
     "train.epochs": 2,
     "evaluate.iwae_samples": 4,
     "evaluate.iwae_images": 20,
+    "evaluate.attacks.images": 4,
+    "evaluate.attacks.steps": 2,
     "plots.examples": 4,
     "plots.dpi": 60,
 }
@@ -32,7 +34,7 @@ READERS = {
     "run": ["train"],
     "data.name": ["download", "preprocess"],
     "data.root": ["download", "preprocess"],
-    "data.mirror": ["download"],
+    "data.mirror": ["download", "foreign"],
     "data.limit": ["preprocess"],
     "data.skip_bad": ["preprocess"],
     "preprocess": ["preprocess"],
@@ -46,6 +48,11 @@ READERS = {
     "train": ["train"],
     "train.mixture": ["contaminate", "train"],
     "evaluate": ["evaluate"],
+    "evaluate.batch_size": ["evaluate", "foreign"],
+    "evaluate.attacks": ["attack"],
+    "evaluate.outliers": ["foreign"],
+    "evaluate.regret": ["foreign"],
+    "evaluate.samples": ["sample"],
     "plots": ["plot"],
     "report": ["report"],
 }
@@ -204,12 +211,13 @@ def test_the_stage_graph_is_that_of_the_design(project: Project) -> None:
 def test_metrics_show_is_a_table_with_splits_and_robustness(project: Project) -> None:
     header, *lines = project("dvc metrics show").splitlines()
     names = ["train", "val", "test", "robustness"]
-    assert [line.split()[0] for line in lines] == [f"reports/{name}.json" for name in names]
-    assert max(map(len, [header, *lines])) < 180
+    shown = [*names, "attack", "foreign", "samples"]
+    assert [line.split()[0] for line in lines] == [f"reports/{name}.json" for name in shown]
+    assert max(map(len, [header, *lines])) < 320
     metrics = json.loads((project.folder / "reports/metrics.json").read_text())
     rows = {
         name: dict(zip(header.split(), line.split(), strict=True))
-        for name, line in zip(names, lines, strict=True)
+        for name, line in zip(shown, lines, strict=True)
     }
     for split in names[:3]:
         for quantity in ("recon", "divergence", "total", "mse"):
@@ -225,7 +233,7 @@ def test_a_new_df_reruns_training_and_later_only_and_going_back_is_free(project:
     run = project("dvc exp run -n heavy -S loss.df=3.0")
     for stage in ("download", "preprocess", "corrupt"):
         assert f"Stage '{stage}' didn't change, skipping" in run
-    for stage in ("train", "evaluate", "plot", "report"):
+    for stage in ("train", "evaluate", "attack", "foreign", "sample", "plot", "report"):
         assert f"Running stage '{stage}'" in run
     difference = project("dvc metrics diff main heavy")
     assert re.search(r"reports/test.json +divergence +[\d.]+ +[\d.]+ +-?[\d.]+", difference)
@@ -244,6 +252,17 @@ def test_a_new_df_reruns_training_and_later_only_and_going_back_is_free(project:
     assert "https://cdn" not in page
     for title in ("Loss, per image", "per corruption", "reports/figures/robustness.png"):
         assert title in page
+
+
+def test_switching_the_attacks_off_reruns_them_and_the_pages_only(project: Project) -> None:
+    run = project("dvc exp run -n calm -S evaluate.attacks.images=0")
+    reruns = re.findall(r"Running stage '(\w+)'", run)
+    assert reruns == ["attack", "plot", "report"]
+    page = (project.folder / "reports/report.html").read_text()
+    assert "evaluate.attacks.images is 0" in page
+    assert json.loads((project.folder / "reports/attack.json").read_text()) == {}
+    assert "reports/samples.json" in project("dvc metrics show")
+    project("git checkout -q . && dvc checkout -q")
 
 
 def test_two_spellings_of_a_rate_are_one_run(project: Project) -> None:

@@ -94,7 +94,6 @@ def test_names_are_known_everywhere(project: Path, capsys: pytest.CaptureFixture
     write(project, *EXAMPLES)
     settings = params.complete(NAMED)
     assert settings.corruptions.own("rain") == {"length": 3}
-    assert settings.evaluate.own("edges") == {"step": 1}  # what is left out is at its default
     assert settings.side == 16
     main(["parts", "corruption", "divergence"])
     said = capsys.readouterr().out

@@ -30,8 +30,11 @@ HOMES = {
     "distributed": {"experiments/sweep.py"},
     "onnx": {"api/export.py"},
     "onnxruntime": {"api/export.py"},
-    "sklearn": {"data/sources/digits.py", "robustness/metrics.py", "robustness/outliers.py"},
-}
+    "sklearn": {
+        "data/sources/digits.py", "robustness/metrics.py", "robustness/outliers.py",
+        "robustness/samples.py",
+    },
+}  # fmt: skip
 NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
 
 

@@ -15,14 +15,12 @@ from robustvae.api.gathering import gather
 from robustvae.api.vae import VAE
 from robustvae.errors import UserError
 from robustvae.reporting.figures import attacks as figures
-from robustvae.robustness import attacks
+from robustvae.robustness import attacked, attacks
+from robustvae.robustness.attacked import SHOWN
 from robustvae.robustness.attacks import Hit, Plan
-from robustvae.robustness.metrics import mean
 from robustvae.robustness.outside import at_rest
 from robustvae.runtime import device as devices
 from robustvae.runtime.progress import track
-
-SHOWN = 10  # images of a strip
 
 
 @dataclass(frozen=True)
@@ -41,14 +39,7 @@ class Attacked:
     @property
     def table(self) -> pd.DataFrame:
         """A row per radius: damage per pixel, that of random directions, their ratio, the error."""
-        rows = []
-        for i, radius in enumerate(self.radii):
-            row: dict[str, float] = {"radius": radius}
-            values = {"damage": self.hit.damage, "random": self.hit.chance, "e_den": self.hit.error}
-            for name, found in values.items():
-                row[name], row[f"{name}_se"] = mean(found[i])
-            rows.append(row | {"ratio": row["damage"] / row["random"] if row["random"] else np.nan})
-        return pd.DataFrame(rows)
+        return attacked.table(self.hit, self.radii)
 
     @property
     def margin(self) -> dict[str, float]:
@@ -56,10 +47,7 @@ class Attacked:
 
         Infinite where the largest radius is not enough for so many images.
         """
-        ordered = np.sort(self.hit.margin)
-        places = {name: int(q * (len(ordered) - 1)) for name, q in
-                  (("lower", 0.25), ("median", 0.5), ("upper", 0.75))}  # fmt: skip
-        return {name: float(ordered[place]) for name, place in places.items()}
+        return attacked.quartiles(self.hit.margin)
 
     def plot(self, name: str = "damage") -> Figure:
         """The figure "damage" (against the radius), or "strips" of attacked images."""
@@ -118,7 +106,7 @@ def attack(
         raise UserError("steps, restarts, batch_size: must be 1 or more")
     pixels = gather(images).pixels
     title = name or str(getattr(model, "__name__", type(model).__name__))
-    target = model.model if isinstance(model, VAE) else _Plain(adapted(model))
+    target = model.model if isinstance(model, VAE) else Plain(adapted(model))
     if isinstance(model, VAE) and pixels.shape[1:] != model.shape:
         raise UserError(f"images: {list(pixels.shape[1:])}, the model takes {list(model.shape)}")
     weights = next(target.parameters(), None)
@@ -136,7 +124,7 @@ def attack(
     return Attacked(title, kind, plan, tuple(radii), hit, x.cpu().numpy(), back, moved)
 
 
-class _Plain(nn.Module):
+class Plain(nn.Module):
     """Anyone's model as attacks take it."""
 
     def __init__(self, model: Any) -> None:
@@ -145,7 +133,15 @@ class _Plain(nn.Module):
 
     def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
         """Its reconstruction, which may come first in a tuple."""
-        found = getattr(self.model, "reconstruct", self.model)(x)
+        try:
+            found = getattr(self.model, "reconstruct", self.model)(x)
+        except RuntimeError as error:
+            if not x.requires_grad:
+                raise
+            raise UserError(
+                f"attacks: the model cannot be differentiated ({str(error).partition('.')[0]}); "
+                "compute its reconstruction in torch alone"
+            ) from None
         first = found[0] if isinstance(found, tuple | list) else found
         if not isinstance(first, torch.Tensor) or first.shape != x.shape:
             raise UserError(

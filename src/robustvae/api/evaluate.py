@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robustvae import params
+from robustvae.api import apart
 from robustvae.api.adapters import adapted
 from robustvae.api.corrupting import check, corrupt
 from robustvae.api.gathering import Gathered, gather
@@ -56,6 +57,9 @@ def evaluate(
     score: Function | None = None,
     sample: Callable[[int], Any] | None = None,
     name: str | None = None,
+    attacks: Mapping[str, Any] | None = None,
+    outliers: Sequence[str] | None = None,
+    samples: int | Mapping[str, Any] | None = None,
 ) -> Result:
     """How well clean images come back from corrupted ones, and all else the pipeline measures.
 
@@ -69,13 +73,18 @@ def evaluate(
     `train_labels`: what it learnt from, for the mean training image and the probe, where the model
     does not know. `settings`: the sections evaluate and plots of params.yaml.
 
+    `attacks` (as `evaluate.attacks`, {} for the defaults; the model must be one that torch can
+    differentiate), `outliers` (foreign sets, as `evaluate.outliers`) and `samples` (how many; of
+    others' models with `sample`) are measured where they are given.
+
     >>> import numpy as np, robustvae as rv
     >>> x = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
     >>> result = rv.evaluate(lambda x: x, x, names=["fog"])
     >>> result.headline["skill_id"]
     0.0
     """
-    wanted, chosen = _wanted(names, severities), params.complete(settings)
+    more, asked = apart.changes(attacks, outliers, samples)
+    wanted, chosen = _wanted(names, severities), params.complete(settings, **more)
     brought = {"encode": encode, "log_likelihood": log_likelihood, "score": score, "sample": sample}
     known = None if train is None else gather(train, train_labels, "train")
     if isinstance(model, VAE):
@@ -86,7 +95,7 @@ def evaluate(
             known, name = known or of_train, name or images
         else:
             of = gather(images, labels)
-        return _own(model, of, known, wanted, chosen, seed, name or "images")
+        return _own(model, of, known, wanted, chosen, seed, name or "images", asked)
     of, title = (
         gather(images, labels),
         name or str(getattr(model, "__name__", type(model).__name__)),
@@ -97,7 +106,13 @@ def evaluate(
     material, learnt = _material(of, _reference(known, seed), wanted, seed, own)
     with at_rest(model), devices.restored(), torch.no_grad():
         torch.manual_seed(seeding.seed(seed, "evaluate", "outside"))
-        return _anyones(model, brought, material, learnt, chosen, seed, title)
+        found = _anyones(model, brought, material, learnt, chosen, seed, title)
+        if asked:
+            draw, subject = brought["sample"], _subject(model, brought)
+            found.add(apart.anyones(
+                model, subject, draw, of, material, asked, chosen.evaluate, seed
+            ))  # fmt: skip
+        return found
 
 
 def _wanted(names: Sequence[str], severities: str | Sequence[int]) -> list[tuple[str, int]]:
@@ -170,6 +185,7 @@ def _own(
     chosen: Params,
     seed: int,
     title: str,
+    asked: set[str],
 ) -> Result:
     if of.pixels.shape[1:] != vae.shape:
         raise UserError(
@@ -182,6 +198,7 @@ def _own(
     with devices.restored():
         found = evaluation.own(model, material, chosen.evaluate, seed)
         assert found is not None  # in one process
+        more = apart.own(vae, of, material, asked, chosen.evaluate, seed)
     found.details["warnings"].extend([] if learnt else [TESTED])
     data = {**model.config.get("data", {}), "name": title}
     data["counts"] = {**data.get("counts", {}), "test": len(of.pixels)}
@@ -192,7 +209,9 @@ def _own(
         chosen.plots, material.sets["clean"], *_corrupted(material), labels, classes, vae.history,
         found.rows, found.latents, found.scores,
     )  # fmt: skip
-    return Result(found, run, {**model.config, "data": data})
+    result = Result(found, run, {**model.config, "data": data})
+    result.add(more)
+    return result
 
 
 def _anyones(

@@ -1,6 +1,7 @@
 """What came of measuring a model: a table, a headline, figures, the page."""
 
 import tempfile
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,14 @@ from robustvae.errors import UserError, did_you_mean
 from robustvae.reporting import page
 from robustvae.reporting.figures import GALLERY, Run, draw, write
 from robustvae.reporting.tables import Results
-from robustvae.robustness.evaluation import Evaluation, plain
+from robustvae.robustness.evaluation import Evaluation
+from robustvae.robustness.finding import Finding, plain
 from robustvae.runtime import files
 
 if TYPE_CHECKING:
     import pandas as pd
 
+APART = ("attack", "foreign", "sample")
 TITLE = "How robust is this autoencoder?"
 SHOWN = ("corruption", "severity", "group", "e_den", "skill", "ssim_den", "auroc", "probe")
 
@@ -28,11 +31,36 @@ class Result:
 
     def __init__(self, found: Evaluation, run: Run, config: dict[str, Any]) -> None:
         self.found, self.run, self.config = found, run, config
+        self.apart: dict[str, Finding] = {}
+
+    def add(self, apart: dict[str, Finding]) -> None:
+        """What was measured besides, with its figures."""
+        self.apart |= apart
+        attack, foreign, sample = (self._apart(name).arrays for name in APART)
+        self.run = replace(self.run, attack=attack, foreign=foreign, sample=sample)
+
+    def _apart(self, name: str) -> Finding:
+        return self.apart.get(name, Finding())
 
     @property
     def table(self) -> "pd.DataFrame":
         """A row per corruption, severity and method; each quantity with its standard error."""
         return self.found.rows
+
+    @property
+    def attacks(self) -> "pd.DataFrame | None":
+        """A row per kind and radius of attacks; None: they were not measured."""
+        return self._apart("attack").table
+
+    @property
+    def outliers(self) -> "pd.DataFrame | None":
+        """A row per foreign set and score; None: none was shown."""
+        return self._apart("foreign").table
+
+    @property
+    def samples(self) -> "pd.DataFrame | None":
+        """A row per kind of images by the features of a classifier; None: not measured."""
+        return self._apart("sample").table
 
     @property
     def headline(self) -> dict[str, float | int | str | None]:
@@ -53,12 +81,16 @@ class Result:
     @property
     def warnings(self) -> list[str]:
         """What a reader must not overlook."""
-        return list(self.found.details["warnings"])
+        apart = [text for finding in self.apart.values() for text in finding.warnings]
+        return [*self.found.details["warnings"], *apart]
 
     @property
     def reasons(self) -> dict[str, str]:
         """What was not measured, and why."""
-        return dict(self.found.details["reasons"])
+        found = dict(self.found.details["reasons"])
+        for finding in self.apart.values():
+            found |= finding.reasons
+        return found
 
     def values(self, quantity: str, corruption: str = "clean") -> NDArray[np.float64]:
         """A quantity of each image: of the clean ones, or of a set such as "fog-5"."""
@@ -91,7 +123,7 @@ class Result:
             details = plain({**found.details, "data": config["data"]})
             shown = Results(
                 self.metrics, details, found.losses, found.rows, config, {}, listed, pictures,
-                charts,
+                charts, (), *(self._apart(name) for name in APART),
             )  # fmt: skip
             text = page.page(shown, title)
         with files.replace(Path(path)) as temporary:

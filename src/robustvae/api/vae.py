@@ -19,7 +19,7 @@ from robustvae.models import folder as model_folder
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.models.distributions import Diagonal, DiagStudentT
 from robustvae.models.latents import VQ, perplexity
-from robustvae.robustness import batches, bounds
+from robustvae.robustness import batches, bounds, samples
 from robustvae.runtime import files, seeding
 from robustvae.runtime.device import settle
 from robustvae.runtime.progress import track
@@ -121,9 +121,18 @@ class VAE:
             return self._over(images, draw if sample else self.model.reconstruct, "reconstructing")
 
     def generate(
-        self, n: int, temperature: float = 1.0, codes: str = "uniform", seed: int = 0
-    ) -> Floats:
-        """Mean images [n, C, H, W] of new latents, from what `law` says."""
+        self, n: int, temperature: float = 1.0, codes: str = "uniform", seed: int = 0,
+        mixture: Source | None = None, components: int = 10,
+    ) -> Floats:  # fmt: skip
+        """Mean images [n, C, H, W] of new latents, from what `law` says.
+
+        With `mixture`, images: of a Gaussian mixture of so many components fitted to their codes,
+        which is where the codes are even if the prior is not (arXiv:1903.12436).
+        """
+        if mixture is not None:
+            pixels = self.images(mixture, seed=seed).pixels
+            codes_of = samples.drawn_codes(self.model, pixels, self.batch_size, seed)
+            return self.decode(samples.ex_post(codes_of, n, seed, components))
         self.law(temperature, codes)
         return self.decode(self._draw(n, temperature, codes, seed))
 

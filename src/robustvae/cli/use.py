@@ -68,11 +68,15 @@ def generate(vae: VAE, args: argparse.Namespace) -> str:
 
     Writes samples.npy (uint8 [N, C, H, W]) and a picture each, or with --grid all in grid.png. The
     law is the prior; for t3 models p*, where posteriors cost nothing; for vq models independent
-    codes, uniform or as often as training used them. The output says which.
+    codes, uniform or as often as training used them. With --mixture it is a Gaussian mixture fitted
+    to the codes of images, where the prior is not where codes are. The output says which.
 
     Example: python -m robustvae generate --n 64 --grid --model pretrained/mnist
     """
-    x = vae.generate(args.n, args.temperature, args.codes, args.seed)
+    mixture = None if args.mixture is None else verb.read(vae, args, args.mixture)
+    x = vae.generate(
+        args.n, args.temperature, args.codes, args.seed, mixture, args.components
+    )  # fmt: skip
     files.save_npy(args.out / "samples.npy", as_bytes(x))
     if args.grid:
         columns = math.isqrt(args.n - 1) + 1
@@ -82,6 +86,9 @@ def generate(vae: VAE, args: argparse.Namespace) -> str:
     else:
         for i, image in enumerate(x):
             verb.write_picture(args.out / "pictures" / f"{i:04}.png", image[None, None])
+    if mixture is not None:
+        fitted = f"a mixture of {args.components} normals fitted to the codes of {len(mixture)}"
+        return f"{args.n} images, z from {fitted} images"
     return f"{args.n} images, {vae.law(args.temperature, args.codes)}"
 
 
@@ -297,6 +304,8 @@ VERBS = {
         flag("--grid", "one picture of all"),
         option("--temperature", metavar="T", type=float, default=1.0, help=TEMPERATURE),
         option("--codes", choices=("uniform", "empirical"), default="uniform", help=CODES),
+        images("--mixture"), RESIZE,
+        option("--components", metavar="K", type=positive, default=10, help="of the mixture (10)"),
     ),
     "encode": Verb(encode, images("images"), RESIZE),
     "interpolate": Verb(

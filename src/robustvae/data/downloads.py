@@ -59,6 +59,7 @@ class Library:
 
     cache: Path
     mirrors: tuple[Path | str, ...] = ()
+    public: bool = True  # may public addresses be asked?
 
     @classmethod
     def of(cls, cache: Path, mirror: str | None) -> "Library":
@@ -104,7 +105,7 @@ class Library:
                     yield source, mirror / source.path
                 else:
                     yield source, f"{mirror}/{quote(source.path)}"
-        for source in choices:
+        for source in choices if self.public else ():
             yield from ((source, url) for url in source.urls)
 
 

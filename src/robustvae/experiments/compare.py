@@ -1,5 +1,6 @@
 """Experiments that differ in the seed alone, taken together and compared with a baseline."""
 
+import contextlib
 import json
 import math
 import re
@@ -20,6 +21,7 @@ from robustvae.params import LossSettings, yaml12
 
 UNSET = ("null", "none")  # values of settings that a label is silent about
 USUAL = {"loss.alpha": "1", "loss.df": "0"}  # together: KL between normal laws
+APART = ("attack", "foreign", "samples")  # files of what is measured apart
 BARE = str.maketrans("", "", '[]"')  # a list in a label is plain words
 ASIDE = ("plots.", "report.", "run.device", "run.threads")  # settings that change no result
 
@@ -65,6 +67,16 @@ QUANTITIES: dict[str, Quantity] = {
     "train_auroc": Quantity("outliers.train_auroc", "AUROC, training outliers", False, 0.01),
     "test_auroc": Quantity("outliers.test_auroc", "AUROC, test outliers", False, 0.01),
     "impurity": Quantity("outliers.impurity", "share of samples like outliers", margin=0.005),
+    "margin": Quantity(
+        "attack.margin", "radius at which an attack does the model's own error, median", False
+    ),
+    "damage_1": Quantity("attack.damage_1", "damage of an attack of radius 1, squared, per pixel"),
+    "damage_3": Quantity("attack.damage_3", "damage of an attack of radius 3, squared, per pixel"),
+    "worst_auroc": Quantity(
+        "foreign.worst_auroc", "lowest AUROC of the negative ELBO for foreign images", False, 0.01
+    ),
+    "fd": Quantity("samples.fd", "Frechet distance of samples, features of a small classifier"),
+    "fd_mixture": Quantity("samples.fd_mixture", "the same, of a mixture fitted to the codes"),
     "log_likelihood": Quantity(
         "likelihood.log_likelihood", "log-likelihood, best bound, nats", False, 1
     ),
@@ -151,6 +163,9 @@ def read(names: Sequence[str], notes: list[str]) -> list[Run]:
 def _read(name: str, commit: str) -> Run:
     content = yaml12.parse(git("show", f"{commit}:params.yaml"))
     metrics = json.loads(_content(commit, "reports/metrics.json"))
+    for name in APART:
+        with contextlib.suppress(UserError):  # a run of before it was measured
+            metrics[name] = json.loads(_content(commit, f"reports/{name}.json"))
     table = StringIO(_content(commit, "reports/robustness.csv"))
     return assemble(name, content, metrics, pd.read_csv(table), commit=commit)
 

@@ -48,6 +48,8 @@ class Continuous(nn.Module):
         self.high = None if high is None else _constant(high, dim)
         self.mu0, self.logvar0 = (_constant(v, dim) for v in (loss.prior.mu, loss.prior.logvar))
         self.head, self.scale = nn.Linear(g.features, 2 * dim), min(1.0, WIDTH / g.features**0.5)
+        if self.head.bias.is_meta:  # an outline; arithmetic there imports torch's compiler, 2 s
+            return
         with torch.no_grad():
             best = self.generating_prior()
             shift = divergence.posterior(self.mu0, torch.zeros(dim)).logvar

@@ -31,14 +31,14 @@ def page(results: Results, title: str) -> str:
         "eyebrow": f"{data['name']} · {describe(results.config)}",
         "lead": lead(results),
         "cards": list(cards(results)),
-        "warnings": [*results.training_warnings, *results.evaluation.get("warnings", [])],
-        "reasons": results.evaluation.get("reasons", {}),
+        "warnings": warnings(results),
+        "reasons": reasons(results),
         "tables": list(tables(results)),
         "parameters": parameters(results),
         "facts": facts(results),
         "checksums": checksums(results),
         "score": results.evaluation["score"],
-        "intros": {"Outliers": outlier_sentence(results)},
+        "intros": intros(results),
         "groups": ", ".join(groups(results)) or "none of these was chosen",
     }
     html = ""
@@ -47,6 +47,26 @@ def page(results: Results, title: str) -> str:
         if len(html.encode()) <= LIMIT:
             break
     return html
+
+
+def warnings(results: Results) -> list[str]:
+    """Of training, of the evaluation, of what was measured apart."""
+    apart = [text for finding in results.found.values() for text in finding.warnings]
+    return [*results.training_warnings, *results.evaluation.get("warnings", []), *apart]
+
+
+def reasons(results: Results) -> dict[str, str]:
+    """What is not reported, and why."""
+    found: dict[str, str] = dict(results.evaluation.get("reasons", {}))
+    for finding in results.found.values():
+        found |= finding.reasons
+    return found
+
+
+def intros(results: Results) -> dict[str, str]:
+    """The sentences that say what a section of figures has found."""
+    apart = {name: finding.sentence for name, finding in results.found.items()}
+    return {"Outliers": outlier_sentence(results), **apart}
 
 
 def describe(config: Mapping[str, Any]) -> str:

@@ -1,13 +1,14 @@
 """The tables of the page, and what it is made of."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from robustvae.reporting.cells import Cell, measured, name_of, number, se_of, with_error
+from robustvae.robustness.finding import Finding
 
 APART = ("geometric", "clean")  # groups that have no part in the headline
 METHODS = {"model": "this model", "identity": "identity", "mean_image": "mean image"}
@@ -56,6 +57,14 @@ class Results:
     folder: Path  # of the figures
     vectors: Path  # of their vector files
     training_warnings: Sequence[str] = ()
+    attack: Finding = field(default_factory=Finding)  # without a table: not measured
+    foreign: Finding = field(default_factory=Finding)
+    sample: Finding = field(default_factory=Finding)
+
+    @property
+    def found(self) -> dict[str, Finding]:
+        """What was measured apart, by the section of the page that tells it."""
+        return {"Attacks": self.attack, "Foreign images": self.foreign, "Samples": self.sample}
 
 
 def tables(results: Results) -> Iterator[Table]:
@@ -86,6 +95,7 @@ def tables(results: Results) -> Iterator[Table]:
     if {"auroc", "fpr95"} & set(shown):
         note += f" AUROC and FPR95: of the {results.evaluation['score']}."
     yield from outliers(results)
+    yield from _apart(results)
     heads = [("corruption", "with its severity"), ("group", ""), ("method", ""), *heads]
     yield Table(f"Every {one}", note, heads, [
         (row["method"] != "model", [
@@ -183,3 +193,50 @@ def outliers(results: Results) -> Iterator[Table]:
                                 *(number(row[n], row[f"{n}_se"]) for n in names)])
             for row in found["table"]
         ])  # fmt: skip
+
+
+HEADS = {  # of the tables of measurements apart: heading, what it is
+    "kind": ("attack", ""), "radius": ("radius", "largest change of an image"),
+    "damage": ("damage", "squared distance per pixel between both reconstructions"),
+    "random": ("random", "the same, worst of as many random directions as the attack had steps"),
+    "ratio": ("ratio", "damage over that of random directions"), "e_den": COLUMNS["e_den"],
+    "set": ("images", ""), "score": ("score", ""), "auroc": ("AUROC", "ties half"),
+    "ap": ("average precision", ""), "fpr95": ("FPR95", COLUMNS["fpr95"][1]),
+    "images": ("images", ""),
+    "fd": ("FD", "Frechet distance of features to those of test images"),
+    "kd": ("KD", "squared kernel distance, polynomial of degree 3"),
+    "precision": ("precision", "share of these images near test images"),
+    "recall": ("recall", "share of test images near these images"),
+    "sure": ("sure", "share that the classifier names with more than 0.9"),
+    "entropy": ("entropy", "of the shares of the classes, nats"),
+}  # fmt: skip
+NOTES = {
+    "Attacks": "Projected gradient on some test images. Small figures: half a 95 % interval "
+    "over images, of AUROC (of the negative ELBO, attacked against clean) both ends.",
+    "Foreign images": "Small figures: 95 % intervals over images. Grey rows: the model finds these "
+    "images likelier than its own.",
+    "Samples": "Features of a classifier of this data set: no FID of the literature, and only "
+    "comparable between models of the same data. Grey rows are no samples.",
+}
+SAMPLED = ("prior", "mixture")
+
+
+def _apart(results: Results) -> Iterator[Table]:
+    """What was measured apart: attacks, foreign images, samples."""
+    for name, finding in results.found.items():
+        if finding.table is not None:
+            shown = [column for column in HEADS if column in finding.table]
+            if name == "Samples":
+                shown.remove("images")
+                shown.insert(0, "images")
+            elif name == "Foreign images":
+                shown.remove("images")
+            yield Table(name, NOTES[name], [HEADS[column] for column in shown], [
+                (_quiet(row), [_text(str(row[c]).replace("_", " ")) if isinstance(row[c], str)
+                               else measured(row, c) for c in shown])
+                for row in finding.table.to_dict("records")
+            ])  # fmt: skip
+
+
+def _quiet(row: Mapping[Any, Any]) -> bool:
+    return bool(row.get("likelier", "fd" in row and row["images"] not in SAMPLED))

@@ -28,6 +28,11 @@ def slices(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
+def spread(count: int, most: int) -> NDArray[np.int64]:
+    """Places of at most so many images, in even steps: data sets are often sorted by class."""
+    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
+
+
 def pixels(model: Autoencoder, images: Images, where: slice) -> Tensor:
     """A batch as float32 on [0, 1], on the model's device."""
     return on(next(model.parameters()).device, images, where)

@@ -1,6 +1,5 @@
 """Everything that is measured of one model, put together: numbers, tables, arrays for figures."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -158,14 +157,3 @@ def _halves(means: Mapping[str, NDArray[np.float32]]) -> Arrays:
     """In half the room, which is enough for figures."""
     corrupted = {name: z for name, z in means.items() if name != "clean"}
     return {f"mu/{n}": np.clip(z, -HALF, HALF).astype(np.float16) for n, z in corrupted.items()}
-
-
-def plain(obj: Any) -> Any:
-    """For JSON: six significant digits, null where there is no number."""
-    if isinstance(obj, Mapping):
-        return {key: plain(value) for key, value in obj.items()}
-    if isinstance(obj, list):
-        return [plain(item) for item in obj]
-    if isinstance(obj, float | np.floating):
-        return float(f"{obj:.6g}") if math.isfinite(obj) else None
-    return obj.item() if isinstance(obj, np.generic) else obj

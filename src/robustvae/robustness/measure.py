@@ -194,7 +194,7 @@ def measure(
             for method, pair in pairs.items():
                 for metric in settings.metrics:
                     if method == "model" or METRICS.part(metric).facts["pixels"]:
-                        for quantity, values in _values(metric, pair, settings).items():
+                        for quantity, values in _values(metric, pair).items():
                             found[name, method, quantity] = values.to(x.device, wide(x.device))
             if seen_y.code is not None:
                 means[name] = seen_y.code.float()
@@ -208,9 +208,9 @@ def measure(
     return columns, _joined(means)
 
 
-def _values(metric: str, pair: Pair, settings: EvaluateSettings) -> dict[str, Tensor]:
+def _values(metric: str, pair: Pair) -> dict[str, Tensor]:
     """Quantities of a metric; UserError where a plug-in gives others, or not one per image."""
-    found = METRICS[metric](pair, **settings.own(metric))
+    found = METRICS[metric](pair)
     declared = METRICS.part(metric).facts["quantities"]
     for quantity, values in found.items():
         if quantity not in declared or values.shape != (len(pair.y),):

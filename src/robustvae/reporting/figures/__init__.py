@@ -17,7 +17,7 @@ __all__ = ["GALLERY", "Run", "charts", "draw", "key", "latent", "pictures", "sav
 
 FOR_ANYONE = {  # figures that can be drawn of any model that gives images back
     "robustness", "structure", "severity", "heatmap", "corrupted", "worst", "roc", "corruptions",
-    "reconstructions", "samples",
+    "reconstructions", "samples", "attack-output", "damage-output", "foreign", "sorted-samples",
 }  # fmt: skip
 
 

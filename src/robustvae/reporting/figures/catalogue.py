@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from matplotlib.figure import Figure
 
 from robustvae.reporting.figures import gallery as draws
+from robustvae.reporting.figures import threats
 from robustvae.reporting.figures.run import Run
 
 
@@ -97,6 +98,29 @@ GALLERY: dict[str, Entry] = {
         draws.thrown_out,
         "Training images by falling negative ELBO, row by row. Red frame: an outlier; blue frame: "
         "an image of the data set."),
+    "attack-output": Entry("Attacks", "picture", "Images before and after the output attack",
+        partial(threats.strips, "output"),
+        "Rows: test images; the same changed so that their reconstructions move the most; the "
+        "change, five times as strong; what comes back of the first row and of the second."),
+    "attack-latent": Entry("Attacks", "picture", "Images before and after the latent attack",
+        partial(threats.strips, "latent"),
+        "The same for changes that move the posterior the most."),
+    "damage-output": Entry("Attacks", "chart", "Damage of the output attack by radius",
+        partial(threats.damage, "output"),
+        "Squared distance per pixel between the reconstructions with and without the attack. Where "
+        "the line crosses the dashed one, an attack does as much as the model's own error; the "
+        "grey line is the worst of as many random directions."),
+    "damage-latent": Entry("Attacks", "chart", "Damage of the latent attack by radius",
+        partial(threats.damage, "latent"),
+        "The same distance between reconstructions, for changes that move the posterior."),
+    "foreign": Entry("Foreign images", "chart", "Which score notices images from elsewhere?",
+        threats.roc,
+        "One panel per foreign set. Along the upper left edge: told apart. Below the diagonal: the "
+        "model finds foreign images likelier than its own."),
+    "sorted-samples": Entry("Samples", "picture", "Samples by the certainty of a classifier",
+        threats.samples,
+        "Samples of the prior and of a mixture fitted to the codes, row by row from those that a "
+        "classifier of the training images is surest of to those that it is least sure of."),
     "losses": Entry("Training", "chart", "Loss while training", draws.losses,
         "Validation rising while training falls is overfitting. Dotted: the epoch that was kept."),
 }  # fmt: skip

@@ -181,13 +181,30 @@ def roc(
     x, y = "false alarms on clean images", "corrupted images found"
     figure, panels = _per_group(list(corrupted), 2.75, x, y, title, note)
     for group, axes in panels.items():
-        for colour, (name, scores) in zip(CYCLE * 5, corrupted[group].items(), strict=False):
-            alarms, found = roc_points(clean, scores)
-            area = float(np.trapezoid(found, alarms))
-            axes.plot(alarms, found, color=colour, lw=1.4, label=f"{name}  {area:.3f}")
-        axes.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=":")
-        axes.legend(loc="lower right", fontsize=7.5, title="AUROC", title_fontsize=7.5)
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        _curves(axes, {name: (clean, scores) for name, scores in corrupted[group].items()})
+    return figure
+
+
+def _curves(axes: Axes, pairs: Mapping[str, tuple[Values, Values]]) -> None:
+    """ROC of pairs of scores, what must be told apart second, with their areas."""
+    for colour, (name, (inside, outside)) in zip(CYCLE * 5, pairs.items(), strict=False):
+        alarms, found = roc_points(inside, outside)
+        area = float(np.trapezoid(found, alarms))
+        axes.plot(alarms, found, color=colour, lw=1.4, label=f"{name}  {area:.3f}")
+    axes.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=":")
+    axes.legend(loc="lower right", fontsize=7.5, title="AUROC", title_fontsize=7.5)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+
+
+@styled
+def foreign(
+    sets: Mapping[str, Mapping[str, tuple[Values, Values]]], title: str, note: str
+) -> Figure:
+    """ROC of every score as a detector of foreign images: one panel per set."""
+    x, y = "false alarms on own images", "foreign images found"
+    figure, panels = _per_group(list(sets), 2.75, x, y, title, note)
+    for name, axes in panels.items():
+        _curves(axes, sets[name])
     return figure
 
 

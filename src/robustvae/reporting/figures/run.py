@@ -40,6 +40,9 @@ class Run:
     scores: Mapping[str, Array]
     outliers: Mapping[str, Array] = field(default_factory=dict)  # empty: none were trained on
     trained: Images | None = None  # images to train on, outliers among them
+    attack: Mapping[str, Array] = field(default_factory=dict)  # empty: not measured
+    foreign: Mapping[str, Array] = field(default_factory=dict)
+    sample: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def model(self) -> Autoencoder:
