@@ -31,7 +31,7 @@ def _gather(settings: params.PlotSettings) -> Run:
     sets = files.read_json(CORRUPTED / "info.json")["sets"]
     evaluation = files.read_json(REPORTS / "evaluation.json")
     images = {figures.key(item): files.open_npy(CORRUPTED / item["file"]) for item in sets}
-    known = Outliers.load(CONTAMINATED)
+    known, strip = Outliers.load(CONTAMINATED), REPORTS / "train" / "strip.npz"
     seen = partial(measure.binarized, info=data.info, seed=model.config["run"]["seed"])
     return Run(
         name=data.info["name"],
@@ -51,6 +51,7 @@ def _gather(settings: params.PlotSettings) -> Run:
         scores=files.read_npz(REPORTS / "scores.npz"),
         outliers=files.read_npz(REPORTS / "outliers.npz"),
         trained=None if known is None else seen(known.train, "train"),
+        strip=files.read_npz(strip) if strip.exists() else {},
     )
 
 

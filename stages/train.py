@@ -31,6 +31,7 @@ def deliver(trained: Trained) -> None:
     (REPORTS / "train" / "weights.npy").unlink(missing_ok=True)
     if trained.weights is not None:
         files.save_npy(REPORTS / "train" / "weights.npy", trained.weights)
+    files.save_npz(REPORTS / "train" / "strip.npz", **trained.strip)
     model_folder.save(trained.model, trained.config, MODELS)
 
 

@@ -40,6 +40,7 @@ class Run:
     scores: Mapping[str, Array]
     outliers: Mapping[str, Array] = field(default_factory=dict)  # empty: none were trained on
     trained: Images | None = None  # images to train on, outliers among them
+    strip: Mapping[str, Array] = field(default_factory=dict)  # validation images while training
 
     @property
     def model(self) -> Autoencoder:
