@@ -31,7 +31,7 @@ def _gather(settings: params.PlotSettings) -> Run:
     sets = files.read_json(CORRUPTED / "info.json")["sets"]
     evaluation = files.read_json(REPORTS / "evaluation.json")
     images = {figures.key(item): files.open_npy(CORRUPTED / item["file"]) for item in sets}
-    known = Outliers.load(CONTAMINATED)
+    known, strip = Outliers.load(CONTAMINATED), REPORTS / "train" / "strip.npz"
     seen = partial(measure.binarized, info=data.info, seed=model.config["run"]["seed"])
     return Run(
         name=data.info["name"],
@@ -54,6 +54,7 @@ def _gather(settings: params.PlotSettings) -> Run:
         attack=files.read_npz(REPORTS / "attack.npz"),
         foreign=files.read_npz(REPORTS / "foreign.npz"),
         sample=files.read_npz(REPORTS / "samples.npz"),
+        strip=files.read_npz(strip) if strip.exists() else {},
     )
 
 

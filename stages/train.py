@@ -11,7 +11,11 @@ from robustvae.models import folder as model_folder
 from robustvae.params import MixtureSettings
 from robustvae.runtime import distributed, files, progress, seeding
 from robustvae.training.run import Trained, train
+from robustvae.training.schedule import Row
 from stages import CACHE, CONTAMINATED, MODELS, PREPARED, RAW, REPORTS, run
+
+
+LIVE = ("epoch", "train_total", "val_total")  # what `dvc exp show` follows
 
 
 def main() -> None:
@@ -22,15 +26,24 @@ def main() -> None:
     others = partial(corrupted, data, settings.train.mixture, settings.run.seed)
     history = REPORTS / "train" / "history.csv"
     sections = settings.model, settings.loss, settings.train, settings.run
-    train(*sections, data, deliver, cache=CACHE, corrupted=others, history=history)
+    train(
+        *sections, data, deliver, cache=CACHE, corrupted=others, history=history, on_epoch=follow
+    )  # fmt: skip
+
+
+def follow(row: Row) -> None:
+    """Write the epoch as metrics, which DVC shows of a training under way."""
+    files.write_json(REPORTS / "live.json", {name: row[name] for name in LIVE})
 
 
 def deliver(trained: Trained) -> None:
     """Write what is to be kept."""
+    follow(trained.rows[-1])
     files.write_json(REPORTS / "train" / "warnings.json", trained.warnings)
     (REPORTS / "train" / "weights.npy").unlink(missing_ok=True)
     if trained.weights is not None:
         files.save_npy(REPORTS / "train" / "weights.npy", trained.weights)
+    files.save_npz(REPORTS / "train" / "strip.npz", **trained.strip)
     model_folder.save(trained.model, trained.config, MODELS)
 
 

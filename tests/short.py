@@ -57,6 +57,7 @@ def fit(
     keep: resume.Checkpoint | None = None,
     history: Path | None = None,
     mode: str = "none",
+    watched: Callable[[dict[str, np.ndarray]], None] | None = None,
 ) -> tuple[list[Row], Autoencoder]:
     """Train from the start, or from the checkpoint; history and model."""
     s = settings(changes)
@@ -64,7 +65,7 @@ def fit(
     model = Autoencoder.build(s.model, s.loss, (1, 8, 8))
     rows = training.fit(
         model, TRAIN, VAL, s.train, s.run,
-        corrupted=corrupted(s), mode=mode, keep=keep, history=history,
+        corrupted=corrupted(s), mode=mode, keep=keep, history=history, watched=watched,
     )  # fmt: skip
     return rows, model
 

@@ -1,6 +1,8 @@
 """Figures carry the data and labels they should, and the same bytes every time."""
 
+import base64
 import dataclasses
+import io
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 from matplotlib.text import Text
+from PIL import Image
 from scipy import stats
 from sklearn import metrics as reference
 
@@ -149,12 +152,12 @@ def test_written_files_are_the_same_bytes_every_time(
     listed = [figures.write(make_run(), tmp_path / name, tmp_path / name) for name in ("a", "b")]
     assert listed[0] == listed[1]
     first = sorted((tmp_path / "a").iterdir())
-    assert {path.suffix for path in first} == {".png", ".svg"}
+    assert {path.suffix for path in first} == {".json", ".png", ".svg"}
     for path in first:
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
-    assert {path.name for path in first} == {item["file"] for item in listed[0]} | {
-        item["vector"] for item in listed[0] if item["vector"]
-    }
+    assert {path.name for path in first} - {"examples.json"} == {
+        item["file"] for item in listed[0]
+    } | {item["vector"] for item in listed[0] if item["vector"]}
 
 
 def test_a_pdf_has_no_date(make_run: Callable[..., Run], tmp_path: Path) -> None:
@@ -262,7 +265,7 @@ def test_losses_show_both_splits_and_the_epoch_kept(make_run: Callable[..., Run]
     train, val, kept = panels[0].get_lines()
     np.testing.assert_allclose(train.get_ydata(), [1, 1 / 2, 1 / 3])
     assert (train.get_label(), val.get_label()) == ("training", "validation")
-    assert kept.get_xdata()[0] == 2
+    assert (kept.get_xdata()[0], kept.get_label()) == (2, "kept: 2")
     assert panels[0].get_ylabel() == "nats per image"
 
 
@@ -288,7 +291,40 @@ def test_without_vector_files_their_folder_is_not_empty(
     run = dataclasses.replace(run, settings=run.settings.model_copy(update={"vector": "none"}))
     (listed,) = figures.write(run, tmp_path / "figures", tmp_path / "charts")
     assert listed["vector"] is None
-    assert [path.name for path in (tmp_path / "charts").iterdir()] == ["none.txt"]
+    assert [path.name for path in (tmp_path / "charts").iterdir()] == ["examples.json"]
+
+
+def test_the_strip_shows_epochs_from_left_to_right_and_the_images_at_the_end(
+    make_run: Callable[..., Run],
+) -> None:
+    rng = np.random.default_rng(0)
+    seen, images = (rng.integers(0, 256, (n, SIDE, SIDE), np.uint8) for n in (2 * 4, 3))
+    seen, images = seen.reshape(2, 4, 1, SIDE, SIDE), images[:, None]
+    strip = {"epochs": np.array([1, 9]), "seen": seen, "images": images}
+    (axes,) = drawn(GALLERY["strip"].draw(make_run(strip=strip), "t"))
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "9", "image"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["mean"] * 3 + ["drawn"]
+    shown = axes.images[0].get_array()
+    np.testing.assert_array_equal(shown[-SIDE:, :SIDE], seen[0, 3, 0])
+    np.testing.assert_array_equal(shown[-SIDE:, -SIDE:], images[0, 0])
+    assert GALLERY["strip"].draw(make_run(), "t") is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_small_pictures_are_an_image_of_each_set_with_what_comes_back(
+    channels: int, make_run: Callable[..., Run]
+) -> None:
+    run = make_run(channels=channels, reconstruct=lambda x: 1 - x)
+    found = figures.examples(run)
+    assert [(item["corruption"], item["severity"]) for item in found] == [
+        ("shot_noise", 2), ("glass_blur", 2), ("shear", 2)
+    ]  # fmt: skip
+    decoded = [np.array(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+               for uri in found[2]["images"]]  # fmt: skip
+    clean = run.clean[-1].transpose(1, 2, 0).squeeze()
+    np.testing.assert_array_equal(decoded[0], clean)
+    np.testing.assert_array_equal(decoded[1], np.roll(clean, 1, 1))
+    np.testing.assert_array_equal(decoded[2], 255 - np.roll(clean, 1, 1))
 
 
 @pytest.mark.parametrize(("kind", "words"), [("vq", "a squared distance"), ("t3", "no nats")])

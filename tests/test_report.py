@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import pytest
 from PIL import Image
 
 from robustvae.errors import UserError
-from robustvae.reporting import cells, tables
+from robustvae.reporting import cells, first, tables
 from robustvae.reporting import page as report
 from robustvae.reporting.tables import Results
+from robustvae.runtime import files
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -128,6 +130,118 @@ def test_page_holds_numbers_figures_parameters_origin_and_warnings(results: Resu
     assert not re.search(r"\b(nan|None|inf)\b", re.sub("data:[^\"']+", "", page))
 
 
+def first_screen(results: Results, **of: dict[str, float]) -> dict[str, list[first.Bar]]:
+    """Bars of a table in which quantities of corruptions have other values."""
+    table = results.robustness.copy()
+    for name, values in of.items():
+        for quantity, value in values.items():
+            table.loc[(table["corruption"] == name) & (table["method"] == "model"), quantity] = (
+                value
+            )
+    return first.bars(dataclasses.replace(results, robustness=table))
+
+
+def test_bars_fall_by_skill_and_lose_where_their_interval_lies_below_a_baseline(
+    results: Results,
+) -> None:
+    parts = first_screen(
+        results,
+        fog={"skill": 0.5, "skill_id": 0.5, "skill_const": 0.9},
+        shot_noise={"skill": -3.0, "skill_id": 0.1, "skill_const": -3.0},
+        shear={"skill": 0.05, "skill_se": 0.04, "skill_id": 0.05, "skill_const": 0.4},
+    )
+    won, lost = parts["headline"]
+    assert (won.name, won.severity, won.state, won.verdict) == ("fog", 5, "wins", "beats both")
+    assert won.fill == (50, 25)  # from 0 to 0.5 on an axis from -1 to 1
+    assert won.ends == (65.2, 19.6)  # 0.5 +- 1.96 * 0.1
+    assert (lost.name, lost.state, lost.verdict) == ("shot noise", "loses", "mean image better")
+    assert lost.fill == (0, 50)  # cut at -1
+    assert (parts["apart"][0].name, parts["apart"][0].state) == ("shear", "unclear")
+    assert first.verdict(parts) == (
+        "On 1 of 2 corruptions this model beats both doing nothing and the mean training image; "
+        "the mean image is better on shot noise."
+    )
+
+
+@pytest.mark.parametrize(
+    ("skill", "text"),
+    [(0.9, "On all 2 corruptions this model beats both"),
+     (0.0, "On none of 2 corruptions does this model beat both")],
+)  # fmt: skip
+def test_the_verdict_names_all_and_none(results: Results, skill: float, text: str) -> None:
+    same = {"skill": skill, "skill_id": skill, "skill_const": skill}
+    said = first.verdict(first_screen(results, fog=same, shot_noise=same))
+    assert said.startswith(text)
+    if not skill:
+        assert said.endswith("; shot noise and fog are too close to call.")
+
+
+def test_the_first_screen_shows_the_default_severity_or_the_strongest(results: Results) -> None:
+    table = results.robustness
+    other = table[table["corruption"] == "fog"].assign(severity=1)
+    for default, shown in ((True, 5), (False, 1)):
+        both = pd.concat([table.assign(default=default), other.assign(default=not default)])
+        several = dataclasses.replace(results, robustness=both)
+        assert [bar.severity for bar in first.bars(several)["headline"] if bar.name == "fog"] == [
+            shown
+        ]
+        assert "Of several severities" in report.page(several, "t")
+
+
+def test_results_without_skill_or_small_pictures_have_a_page(results: Results) -> None:
+    page = report.page(results, "t")
+    assert page.count("<img") == 2  # the figures: no small pictures were written
+    without = results.robustness.assign(skill=np.nan)
+    page = report.page(dataclasses.replace(results, robustness=without), "t")
+    assert "this model beat" not in page
+    assert '<figure class="bars">' not in page
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes; those that hold others must be closed in order."""
+
+    VOID = ("meta", "link", "img", "input", "br")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def test_the_page_can_be_read_without_seeing_it(results: Results) -> None:
+    image = "data:image/png;base64,AAAA"
+    files.write_json(results.vectors / "examples.json", [
+        {"corruption": "fog", "severity": 5, "images": [image] * 3}
+    ])  # fmt: skip
+    elements = Elements(report.page(results, "t"))
+    assert not elements.open
+    assert elements.of("html") == [{"lang": "en"}]
+    texts = [img["alt"] for img in elements.of("img")]
+    assert texts[:3] == ["a test image, clean", "the same image with fog",
+                         "what the model gives back"]  # fmt: skip
+    assert all(texts)
+    pictures = [a["aria-label"] for _, a in elements.found if a.get("role") == "img"]
+    assert pictures[0] == "skill −0.70 plus or minus 0.20"
+    named = [a["id"] for _, a in elements.found if "id" in a]
+    assert len(named) == len(set(named))
+    assert {a["href"].removeprefix("#") for a in elements.of("a")} <= set(named)
+    scrolling = [a for a in elements.of("div") if "wide" in (a.get("class") or "").split()]
+    assert all(a.get("tabindex") == "0" and a.get("aria-label") for a in scrolling)
+    assert len(scrolling) == len(elements.of("table"))
+
+
 def test_the_lead_compares_the_numbers_that_it_gives(results: Results) -> None:
     # skill is a mean of ratios: one corruption that barely changes the image can turn its sign
     results.metrics["robustness"] |= {"e_den": 0.073, "skill": -0.84}
@@ -188,7 +302,7 @@ def test_nothing_on_the_page_points_outside(results: Results) -> None:
 def test_pictures_shrink_until_the_page_is_below_its_limit(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert report.LIMIT == 5_000_000
+    assert report.LIMIT == 3_000_000
     results.figures[1]["vector"] = None
     for item in results.figures[:2]:
         picture(results.folder / item["file"], 200, noise=True)
@@ -317,9 +431,14 @@ def test_a_real_browser_shows_sorts_and_stays_silent(
     browser.find_element(By.ID, "baselines").click()
     assert browser.execute_script(rows) == 0
 
-    browser.set_window_size(500, 900)  # the narrowest: only tables and figures scroll sideways
     wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert browser.execute_script(wide) <= 0
+    bottom = "return document.querySelector('.bars').getBoundingClientRect().bottom"
+    for width in (1440, 768, 390):  # only tables and figures scroll sideways
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        assert browser.execute_script(wide) <= 0
+        if width == 1440:
+            assert browser.execute_script(bottom) < 900
 
     assert browser.get_log("browser") == []
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]

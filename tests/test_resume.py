@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from conftest import copy_project, overlay
@@ -74,16 +75,25 @@ def test_a_resumed_training_ends_in_the_same_bytes(
 ) -> None:
     monkeypatch.setattr(loop, "SAVE_EVERY", every)
     changes = {"train.epochs": 4, **CASES[case]}  # twelve steps
-    rows, model = fit(changes, mode="dynamic", history=tmp_path / "whole.csv")
+    strips: list[dict[str, np.ndarray]] = []
+    rows, model = fit(
+        changes, mode="dynamic", history=tmp_path / "whole.csv", watched=strips.append
+    )
     for kill in random.Random(case).sample(range(1, 12), 2):
         _killed_after(kill, changes, tmp_path, monkeypatch)
         # killed again on the way, then left alone
         _killed_after(1, changes, tmp_path, monkeypatch)
         with resume.Checkpoint(tmp_path, DIGEST) as keep:
-            again, other = fit(changes, keep, mode="dynamic", history=tmp_path / "resumed.csv")
+            again, other = fit(
+                changes, keep, mode="dynamic", history=tmp_path / "resumed.csv",
+                watched=strips.append,
+            )  # fmt: skip
         assert again == rows
         assert content(other) == content(model)
         assert (tmp_path / "resumed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+        assert {k: v.tobytes() for k, v in strips[-1].items()} == {
+            k: v.tobytes() for k, v in strips[0].items()
+        }
 
 
 def test_the_step_count_of_the_capacity_is_restored(

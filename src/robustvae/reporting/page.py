@@ -10,25 +10,29 @@ from typing import Any
 import jinja2
 from PIL import Image
 
+from robustvae.reporting import first
 from robustvae.reporting.cells import Cell, number, se_of, with_error
 from robustvae.reporting.tables import Results, groups, judged, tables, unit
 from robustvae.runtime import files
 
-LIMIT = 5_000_000  # bytes of the page
+LIMIT = 3_000_000  # bytes of the page
 WIDTHS = (1800, 1200, 880, 600, 400)  # pixels of the pictures, the first that keeps the limit
 SVG_LIMIT = 130_000  # bytes: beyond it an SVG costs more than its sharpness is worth
 
 
 def page(results: Results, title: str) -> str:
-    """The page, its pictures as wide as the limit of five megabytes allows."""
+    """The page, its pictures as wide as the limit of three megabytes allows."""
     template = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     ).get_template("page.html")  # fmt: skip
-    data = results.config["data"]
+    data, bars = results.config["data"], first.bars(results)
     content = {
         "title": title,
         "eyebrow": f"{data['name']} · {describe(results.config)}",
+        "verdict": first.verdict(bars),
+        "bars": bars,
+        "severities": first.severities(results),
         "lead": lead(results),
         "cards": list(cards(results)),
         "warnings": warnings(results),

@@ -16,7 +16,7 @@ from robustvae.params import LossSettings, ModelSettings, RunSettings, TrainSett
 from robustvae.runtime import distributed, files, progress
 from robustvae.runtime.device import reseed, setup
 from robustvae.runtime.progress import say
-from robustvae.training import resume
+from robustvae.training import resume, strip
 from robustvae.training.batches import Source, mix
 from robustvae.training.loop import Trainer
 from robustvae.training.parallel import parallel
@@ -41,13 +41,15 @@ def fit(
     history: Path | None = None,
     on_epoch: Callable[[Row], None] | None = None,
     weighed: Callable[[np.ndarray], None] | None = None,
+    watched: Callable[[dict[str, np.ndarray]], None] | None = None,
 ) -> list[Row]:
     """Train on uint8 images [N, C, H, W]; the model ends on the CPU, as it was at its best epoch.
 
     `mode`, `threshold`: how the images are binarised. `corrupted`: indices of training images ->
     corrupted, grey ones, for train.mixture. Returns the history, a row per epoch; after each, the
     file `history` is rewritten, `keep` takes a checkpoint and `on_epoch` the row.
-    At the end `weighed` is given what a robust objective gave each image, [epochs, N].
+    At the end `weighed` is given what a robust objective gave each image, [epochs, N], and
+    `watched` a few validation images as the model gave them back at some epochs.
     """
     device = setup(**run.model_dump())
     distributed.refuse(device)
@@ -80,6 +82,8 @@ def fit(
             on_epoch(row)
     if weighed is not None and at.weighed:
         weighed(torch.stack(at.weighed).numpy())
+    if watched is not None:
+        watched(strip.arrays(at.strip, val))
     model.load_state_dict(at.best)
     model.cpu().eval()
     if history is not None:

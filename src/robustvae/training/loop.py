@@ -18,11 +18,11 @@ from robustvae.models.divergences import Objective
 from robustvae.params import RunSettings, TrainSettings
 from robustvae.runtime import distributed, files, seeding
 from robustvae.runtime.device import reseed
-from robustvae.training import resume
+from robustvae.training import resume, strip
 from robustvae.training.batches import Source, batches
 from robustvae.training.parallel import Parallel
 from robustvae.training.robust import LEAST
-from robustvae.training.schedule import Row, best_epoch, learning_rate
+from robustvae.training.schedule import Row, best_epoch, learning_rate, stops_early
 from robustvae.training.step import LARGEST, Recorded, Step, joined, losses, robustly
 
 VALIDATION_BATCH = 500
@@ -41,6 +41,7 @@ class Progress:
     rows: list[Row] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch
     weighed: list[Tensor] = field(default_factory=list)  # robust weights of the images, by epoch
+    strip: dict[int, Tensor] = field(default_factory=dict)  # by epoch, what `strip` has of it
 
 
 class Trainer:
@@ -208,11 +209,23 @@ class Trainer:
             self.at.rows.append(row)
             if best_epoch(self.at.rows) == self.at.epoch:
                 self.at.best = {n: v.detach().clone() for n, v in self.model.state_dict().items()}
+            self.picture()
         if len(self.work.weights):
             self.at.weighed.append(self.work.weights.to("cpu", torch.float16))
         self.at.epoch, self.at.position = self.at.epoch + 1, 0
         self.work.reset()
         return row
+
+    def picture(self) -> None:
+        """At some epochs, and the last, keep what the model makes of a few validation images."""
+        rows = self.at.rows
+        last = stops_early(rows, self.settings.early_stopping)
+        if last or len(rows) in strip.stops(self.settings.epochs):
+            self.validation.draw("strip")
+            reseed(self.device, seeding.seed(self.run.seed, "strip"))
+            x, _ = self.validation.batch(strip.places(len(self.validation)).to(self.device))
+            with self.compiling():
+                self.at.strip[len(rows)] = strip.take(self.model, x)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Inside, the model is the one to validate: the average, where there is one."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class Trained:
     rows: list[Row]
     warnings: list[str]
     weights: np.ndarray | None = None  # [epochs, N], of a robust objective for each image
+    strip: dict[str, np.ndarray] = field(default_factory=dict)  # validation images by epoch
 
 
 def train(
@@ -59,6 +60,7 @@ def train(
     ways: dict[str, Any] = {"precision": how.precision, "compile": how.compile}
     lead, keep = distributed.rank() == 0, None
     weighed: list[np.ndarray] = []
+    strip: dict[str, np.ndarray] = {}
     if cache is not None:
         others = [*vae.plugins(), *foreign([("corruption", how.mixture.corruption)])]
         ways_in = {**ways, "device": where.type, "plugins": others}
@@ -68,12 +70,12 @@ def train(
             vae, data.train, data.val, how, run, corrupted=corrupted,
             mode=data.info["binarize"], threshold=data.info["threshold"], keep=keep,
             history=history if lead else None, on_epoch=on_epoch if lead else None,
-            weighed=weighed.append,
+            weighed=weighed.append, watched=strip.update,
         )  # fmt: skip
         if not lead:
             return
         found = fitting.warnings(loss, rows)
         config |= ways | {"best_epoch": best_epoch(rows) + 1}
-        deliver(Trained(vae, config, rows, found, weighed[0] if weighed else None))
+        deliver(Trained(vae, config, rows, found, weighed[0] if weighed else None, strip))
     for text in found:
         say(f"warning: {text}")

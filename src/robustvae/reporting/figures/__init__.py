@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 
 from robustvae.reporting.figures import charts, latent, pictures
 from robustvae.reporting.figures.catalogue import GALLERY
+from robustvae.reporting.figures.examples import examples
 from robustvae.reporting.figures.run import Run, key
 from robustvae.reporting.figures.style import save
-from robustvae.runtime import progress, seeding
+from robustvae.runtime import files, progress, seeding
 
 __all__ = ["GALLERY", "Run", "charts", "draw", "key", "latent", "pictures", "save", "write"]
 
@@ -33,7 +34,8 @@ def draw(run: Run, name: str) -> Figure | None:
 def write(run: Run, folder: Path, vectors: Path) -> list[dict[str, Any]]:
     """Draw everything that has a meaning for this run; returns what the report needs to know.
 
-    PNG files to `folder`, all of which DVC shows; vector files to `vectors`.
+    PNG files to `folder`, all of which DVC shows; vector files, and the small pictures of the
+    first screen, to `vectors`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     vectors.mkdir(parents=True, exist_ok=True)
@@ -54,6 +56,5 @@ def write(run: Run, folder: Path, vectors: Path) -> list[dict[str, Any]]:
             "caption": entry.caption,
             "section": entry.section,
         })  # fmt: skip
-    if vector == "none":  # DVC warns of a folder that is empty
-        (vectors / "none.txt").write_text("plots.vector: none\n", encoding="utf-8", newline="\n")
+    files.write_json(vectors / "examples.json", examples(run))
     return written

@@ -123,4 +123,8 @@ GALLERY: dict[str, Entry] = {
         "classifier of the training images is surest of to those that it is least sure of."),
     "losses": Entry("Training", "chart", "Loss while training", draws.losses,
         "Validation rising while training falls is overfitting. Dotted: the epoch that was kept."),
+    "strip": Entry("Training", "picture", "Reconstructions while training", draws.strip,
+        "The same validation images, as the model gave them back at some epochs; the averaged "
+        "weights, where there is an average. Last row: the first image once more with every pixel "
+        "drawn from the likelihood, by the same random numbers at each epoch."),
 }  # fmt: skip

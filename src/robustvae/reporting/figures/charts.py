@@ -55,7 +55,7 @@ def losses(history: pd.DataFrame, best: int | None, unit: str, title: str, note:
         axes.plot(x, train, color=BLUE, label="training")
         axes.plot(x, val, color=ORANGE, ls="--", label="validation")
         if best is not None:
-            axes.axvline(best, color=MUTED, lw=0.8, ls=":", label="kept")
+            axes.axvline(best, color=MUTED, lw=0.8, ls=":", label=f"kept: {best}")
         axes.set_title(TERMS[term], loc="left")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

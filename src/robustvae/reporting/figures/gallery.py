@@ -239,6 +239,17 @@ def losses(run: Run, title: str) -> Figure | None:
     return charts.losses(run.history, run.model.config.get("best_epoch"), unit, title, note)
 
 
+def strip(run: Run, title: str) -> Figure | None:
+    if not run.strip:
+        return None
+    seen, images = run.strip["seen"], run.strip["images"]  # [E, K + 1, C, H, W], [K, C, H, W]
+    tiles = np.concatenate([seen, np.concatenate([images, images[:1]])[None]]).swapaxes(0, 1)
+    names = [*["mean"] * len(images), "drawn"]
+    columns = [*(f"{epoch}" for epoch in run.strip["epochs"]), "image"]
+    note = run.note(f"{len(images)} validation images")
+    return pictures.rows(tiles, names, title, note, columns, across="epoch")
+
+
 def outlier_curves(run: Run, title: str) -> Figure | None:
     if not run.outliers:
         return None

@@ -43,6 +43,7 @@ class Run:
     attack: Mapping[str, Array] = field(default_factory=dict)  # empty: not measured
     foreign: Mapping[str, Array] = field(default_factory=dict)
     sample: Mapping[str, Array] = field(default_factory=dict)
+    strip: Mapping[str, Array] = field(default_factory=dict)  # validation images while training
 
     @property
     def model(self) -> Autoencoder:
