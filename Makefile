@@ -1,6 +1,7 @@
 # make repro   the whole pipeline on the embedded data    make test    all tests
 # make quick   tests without pipeline runs                 make check   lint, format, types
 # make bench   training, evaluation, corruptions, timed    make docs    docs/parameters.md and the schema
+# make site    site/, the documentation to be read         make tour    docs/tour.ipynb, run again
 # Any of them makes .venv from requirements.txt first, if needed. PYTHON and VENV can be set: make test PYTHON=python3.12
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ ifneq ($(filter /%,$(VENV)),)
 RUN := PATH="$(BIN):$$PATH"
 endif
 
-.PHONY: repro test quick check format docs setup bench clean
+.PHONY: repro test quick check format docs site tour setup bench clean
 repro: setup
 	@$(RUN) python -m robustvae.experiments.rwlock
 	@$(RUN) dvc repro
@@ -39,6 +40,13 @@ bench: setup
 docs: setup
 	@$(RUN) python -m robustvae params --write
 
+site: $(STAMP)-site
+	@$(RUN) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	@echo "Done: open site/index.html"
+
+tour: $(STAMP)-site
+	@$(RUN) OMP_NUM_THREADS=1 jupyter execute --inplace docs/tour.ipynb
+
 setup: $(STAMP)
 	@git rev-parse --git-dir >/dev/null 2>&1 || $(RUN) dvc config --local core.no_scm true
 
@@ -49,5 +57,9 @@ $(STAMP): requirements.txt constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $(STAMP)
 
+$(STAMP)-site: $(STAMP) requirements-site.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-site.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .cache dvc_plots
+	rm -rf $(VENV) .cache dvc_plots site

@@ -5,7 +5,13 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """One line for the user: the place, the value, what is allowed, what to do."""
+    """One line for the user: the place, the value, what is allowed, what to do.
+
+    >>> import numpy as np, robustvae as rv
+    >>> rv.corrupt(np.zeros((8, 8), np.uint8), "fogg")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    robustvae.errors.UserError: corruption: unknown 'fogg' (did you mean 'fog'?); one of ...
+    """
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -35,7 +35,11 @@ class Pair(nn.Module):
 class Pythae(nn.Module):
     """A model of pythae: deterministic reconstruction at the mean of its encoder.
 
+    >>> import torch, robustvae as rv
     >>> rv.evaluate(rv.adapters.Pythae(model), images)  # doctest: +SKIP
+    >>> rv.adapters.Pythae(torch.nn.Identity())
+    Traceback (most recent call last):
+    robustvae.errors.UserError: pythae: Identity has no encoder and decoder; give a model of pythae
     """
 
     def __init__(self, model: Any) -> None:
@@ -68,7 +72,11 @@ class Pythae(nn.Module):
 class AutoencoderKL(nn.Module):
     """diffusers' AutoencoderKL, whose images lie in [-1, 1]; grey ones are shown to it as colour.
 
+    >>> import torch, robustvae as rv
     >>> rv.evaluate(rv.adapters.AutoencoderKL(model), images)  # doctest: +SKIP
+    >>> rv.adapters.AutoencoderKL(torch.nn.Identity())
+    Traceback (most recent call last):
+    robustvae.errors.UserError: AutoencoderKL: Identity has no encode and decode; give diffusers'
     """
 
     def __init__(self, model: Any) -> None:
@@ -95,7 +103,12 @@ class AutoencoderKL(nn.Module):
 
 
 def adapted(model: Any) -> Any:
-    """The model, in its adapter where its class is one that is known."""
+    """The model, in its adapter where its class is one that is known.
+
+    >>> import torch, robustvae as rv
+    >>> rv.adapters.adapted(torch.nn.Identity())
+    Identity()
+    """
     library, name = type(model).__module__.partition(".")[0], type(model).__name__
     if library == "pythae":
         return Pythae(model)

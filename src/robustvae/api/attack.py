@@ -25,7 +25,14 @@ from robustvae.runtime.progress import track
 
 @dataclass(frozen=True)
 class Attacked:
-    """What came of it: values per image in `hit`, and a table of their means."""
+    """What came of it: values per image in `hit`, and a table of their means.
+
+    >>> import numpy as np, robustvae as rv
+    >>> found = rv.attack(lambda x: 0.5 * x, np.full((3, 8, 8), 0.5), radii=[1.0, 2.0], steps=5)
+    >>> found.table["radius"].tolist(), found.hit.damage.shape
+    ([1.0, 2.0], (2, 3))
+    >>> figure = found.plot("damage")
+    """
 
     name: str
     kind: str

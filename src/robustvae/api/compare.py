@@ -28,7 +28,16 @@ INTRO = (
 
 
 class Comparison:
-    """Results of several models, the first of which is the one to compare with."""
+    """Results of several models, the first of which is the one to compare with.
+
+    >>> import numpy as np, robustvae as rv
+    >>> x = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
+    >>> both = rv.compare({"nothing": lambda x: x, "grey": lambda x: x * 0 + 0.5}, x, names=["fog"])
+    measuring nothing
+    measuring grey
+    >>> both.table.query("corruption == 'fog'")["model"].tolist()
+    ['nothing', 'grey']
+    """
 
     def __init__(self, results: Mapping[str, Result]) -> None:
         self.results = dict(results)

@@ -27,7 +27,17 @@ SHOWN = ("corruption", "severity", "group", "e_den", "skill", "ssim_den", "auroc
 
 
 class Result:
-    """Everything that was measured; a notebook shows it as a table."""
+    """Everything that was measured; a notebook shows it as a table.
+
+    >>> import numpy as np, robustvae as rv
+    >>> x = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
+    >>> result = rv.evaluate(lambda x: x, x, names=["fog"])
+    >>> result.table["method"].unique().tolist()
+    ['model', 'identity', 'mean_image']
+    >>> result.values("e_den", "clean").max()
+    np.float64(0.0)
+    >>> figure = result.plot("robustness")
+    """
 
     def __init__(self, found: Evaluation, run: Run, config: dict[str, Any]) -> None:
         self.found, self.run, self.config = found, run, config

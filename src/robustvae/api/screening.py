@@ -24,7 +24,15 @@ QUICK: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Screening:
-    """Images with what makes each suspicious, in the order in which they came."""
+    """Images with what makes each suspicious, in the order in which they came.
+
+    >>> import numpy as np, robustvae as rv
+    >>> x = np.random.default_rng(0).integers(0, 99, (64, 8, 8), dtype=np.uint8)
+    >>> found = rv.screen(x, epochs=1)  # doctest: +ELLIPSIS
+    mlp autoencoder, ...
+    >>> found.suspicion.shape, sorted(found.order) == list(range(64))
+    ((64,), True)
+    """
 
     images: Images
     suspicion: NDArray[np.float64]  # robust standard deviations of neg_elbo above its median

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from robustvae.api import shipped
 from robustvae.api.export import export
 from robustvae.api.images import Images, Source, read
 from robustvae.api.model_card import card, describe
@@ -38,8 +39,15 @@ def load(
     batch_size: int = 256,
     data: Path | str = "data/prepared",
 ) -> "VAE":
-    """The model of a folder; `data` is where "train", "val" and "test" are looked up."""
-    folder, where = Path(folder), settle(device, "device").type
+    """The model of a folder, or by name one that comes along (`robustvae models` lists them).
+
+    `data` is where "train", "val" and "test" are looked up.
+
+    >>> import robustvae as rv
+    >>> rv.load("mnist").shape
+    (1, 28, 28)
+    """
+    folder, where = shipped.resolve(folder), settle(device, "device").type
     path = folder / HISTORY
     history = files.read_csv(path) if path.is_file() else None
     return VAE(model_folder.load(folder), where, batch_size, Path(data), folder, history)
@@ -55,7 +63,20 @@ class Reference:
 
 
 class VAE:
-    """A trained model. z stands for latents [..., Z], of vq models codewords [..., Z, h, w]."""
+    """A trained model. z stands for latents [..., Z], of vq models codewords [..., Z, h, w].
+
+    >>> import numpy as np, robustvae as rv
+    >>> x = np.random.default_rng(0).integers(0, 256, (64, 8, 8), dtype=np.uint8)
+    >>> how = {"model.architecture.name": "mlp", "model.latent_dim": 3, "train.epochs": 1}
+    >>> vae = rv.fit(x, how)  # doctest: +ELLIPSIS
+    mlp autoencoder, ...
+    >>> vae.encode(x)["mu"].shape, vae.decode(np.zeros(3)).shape
+    ((64, 3), (1, 8, 8))
+    >>> vae.generate(2).shape, vae.interpolate(x[:1], x[1:2], steps=5).shape
+    ((2, 1, 8, 8), (1, 5, 1, 8, 8))
+    >>> vae.score(x).shape  # negative ELBO, nats
+    (64,)
+    """
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {  # verb -> module, one line for the overvi
     "screen": ("screen", "find the images that do not belong among yours"),
     "export": ("use", "export encoder and decoder as ONNX or TorchScript"),
     "info": ("use", "say what is in a model folder, write a model card"),
+    "models": ("models", "list the trained models that come along"),
     "evaluate": ("evaluate", "measure any model under corruptions, with the report"),
     "corrupt": ("corrupt", "corrupt your own images as MNIST-C does"),
     "compare": ("compare", "compare experiments over seeds, with intervals"),

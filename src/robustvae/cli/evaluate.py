@@ -24,7 +24,7 @@ from robustvae.runtime import files
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What is measured, on what, under which corruptions."""
     add, pictures = parser.add_argument, "folder of pictures of one size, or .npy file"
-    add("--model", metavar="MODEL", required=True, help="model folder, or MODULE:FACTORY")
+    add("--model", metavar="MODEL", required=True, help="model folder or name, or MODULE:FACTORY")
     add("--images", metavar="IMAGES", required=True, help=pictures)
     add("--labels", metavar="FILE", help=".npy file with a class for each image")
     add("--train", metavar="IMAGES", help=f"what the model learnt from: {pictures}")

@@ -104,7 +104,12 @@ class Verb:
         add, out = parser.add_argument, f"out/{self.function.__name__}"
         for names, how in self.options:
             add(*names, **how)
-        add("--model", metavar="DIR", default="models", help="model folder (models)")
+        add(
+            "--model",
+            metavar="DIR",
+            default="models",
+            help="model folder, or name of one that comes along (models)",
+        )
         add("--out", metavar="DIR", type=Path, default=out, help=f"results ({out})")
         add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
         add("--seed", metavar="N", type=natural, default=0, help="of everything drawn (0)")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from robustvae.data.catalogue import DATASETS
 from robustvae.data.downloads import Library
 from robustvae.data.pictures import BROKEN, Geometry
-from robustvae.data.catalogue import DATASETS
 from robustvae.errors import UserError
 from robustvae.runtime import seeding
 
