@@ -88,7 +88,7 @@ def test_training_images_are_the_nearest_to_test_images(
     assert list(distance.index) == ["train", "reconstructions", "prior", "mean image"]
     assert distance.is_monotonic_increasing
     assert found.headline["fd"] == distance["prior"]
-    assert found.headline["classifier"] > 0.8
+    assert found.sentence.endswith("of the test images rightly.")
     assert found.reasons == {"samples.mixture": "none"}
     assert found.sentence.startswith("FD (digits net) to test images")
     certainty = found.arrays["prior/certainty"]

@@ -72,9 +72,9 @@ def find(
             rows = rows.join(_noticed(score, x, hit))
         tables.append(rows)
         margin = quartiles(hit.margin)
-        prefix = "" if kind == "output" else f"{kind}_"
-        headline |= {f"{prefix}margin": margin["median"]}
-        headline |= {f"{prefix}damage_{r:g}": v for r, v in zip(radii, rows["damage"], strict=True)}
+        headline |= {"margin" if kind == "output" else f"{kind}_margin": margin["median"]}
+        if kind == "output":
+            headline |= {f"damage_{r:g}": v for r, v in zip(radii, rows["damage"], strict=True)}
         arrays |= {f"{kind}/damage": hit.damage, f"{kind}/random": hit.chance}
         arrays |= {f"{kind}/margin": hit.margin, f"{kind}/clean_error": hit.clean}
         arrays |= _strip(model, x, hit, kind)

@@ -181,10 +181,12 @@ def find(
     distance = table.set_index("images")["fd"]
     names = {"prior": "fd", "mixture": "fd_mixture", "train": "fd_floor"}
     headline: dict[str, Any] = {new: distance.get(old) for old, new in names.items()}
+    said = _sentence(distance, label(name))
     if asked is not None and asked.ndim == 1:
-        headline["classifier"] = float((net.see(test)[1].argmax(1) == asked).mean())
+        right = float((net.see(test)[1].argmax(1) == asked).mean())
+        said += f" The classifier names {right:.1%} of the test images rightly."
     reasons = {f"samples.{of}": law for of, law in laws.items() if isinstance(law, str)}
-    return Finding(table, headline, _sentence(distance, label(name)), [], reasons, arrays)
+    return Finding(table, headline, said, [], reasons, arrays)
 
 
 def label(name: str) -> str:
