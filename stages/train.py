@@ -26,7 +26,8 @@ def main() -> None:
     history = REPORTS / "train" / "history.csv"
     sections = settings.model, settings.loss, settings.train, settings.run
     train(
-        *sections, data, deliver, cache=CACHE, corrupted=others, history=history, on_epoch=follow
+        *sections, data, deliver, cache=CACHE, corrupted=others, history=history, on_epoch=follow,
+        logs=CACHE,
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ HOMES = {
     "dvc": {"experiments/compare.py"},
     "dask": {"experiments/sweep.py"},
     "distributed": {"experiments/sweep.py"},
+    "mlflow": {"training/trackers/mlflow.py"},
     "onnx": {"api/export.py"},
     "onnxruntime": {"api/export.py"},
     "sklearn": {

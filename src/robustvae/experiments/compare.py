@@ -1,6 +1,5 @@
 """Experiments that differ in the seed alone, taken together and compared with a baseline."""
 
-import contextlib
 import json
 import math
 import re
@@ -23,7 +22,13 @@ UNSET = ("null", "none")  # values of settings that a label is silent about
 USUAL = {"loss.alpha": "1", "loss.df": "0"}  # together: KL between normal laws
 APART = ("attack", "foreign", "samples")  # files of what is measured apart
 BARE = str.maketrans("", "", '[]"')  # a list in a label is plain words
-ASIDE = ("plots.", "report.", "run.device", "run.threads")  # settings that change no result
+ASIDE = (
+    "plots.",
+    "report.",
+    "run.device",
+    "run.threads",
+    "run.tracker",
+)  # settings that change no result
 
 
 @dataclass(frozen=True)
@@ -164,8 +169,9 @@ def _read(name: str, commit: str) -> Run:
     content = yaml12.parse(git("show", f"{commit}:params.yaml"))
     metrics = json.loads(_content(commit, "reports/metrics.json"))
     for name in APART:
-        with contextlib.suppress(UserError):  # a run of before it was measured
-            metrics[name] = json.loads(_content(commit, f"reports/{name}.json"))
+        path = f"reports/{name}.json"
+        if git("ls-tree", commit, path):  # none in a run of before it was measured
+            metrics[name] = json.loads(git("show", f"{commit}:{path}"))
     table = StringIO(_content(commit, "reports/robustness.csv"))
     return assemble(name, content, metrics, pd.read_csv(table), commit=commit)
 

@@ -25,10 +25,9 @@ from typing import Any
 import pandas as pd
 
 from robustvae.errors import UserError
-from robustvae.experiments.compare import Run, assemble
+from robustvae.experiments.compare import APART, Run, assemble
 from robustvae.experiments.scratch import held, tidy
 from robustvae.params import flatten, overlay, yaml12
-from robustvae.params.parts import TABLES
 from robustvae.runtime import files
 
 STORE = Path(".cache/study")
@@ -91,8 +90,6 @@ def _begin() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.path.insert(0, str(Path.cwd()))
     importlib.import_module("stages")
-    for table in TABLES.values():  # plug-ins are found from here, not from the folders of stages
-        table.all()
 
 
 def _end_with_parent() -> None:
@@ -110,11 +107,13 @@ def _one(name: str, content: dict[str, Any], store: Path, code: str) -> Run | st
     try:
         for stage in graph.values():
             places[stage.name] = _done(stage, inside, store, places, graph)
-        reports = places["evaluate"] / "reports"
-        versions = files.read_json(places["train"] / "models" / "config.json")["versions"]
+        last = places[stage.name]  # where all that was made before is linked
+        metrics = files.read_json(last / "reports" / "metrics.json")
+        metrics |= {part: files.read_json(last / "reports" / f"{part}.json") for part in APART}
+        versions = files.read_json(last / "models" / "config.json")["versions"]
         return assemble(
-            name, content, files.read_json(reports / "metrics.json"),
-            pd.read_csv(reports / "robustness.csv"), origin={"code": code, **versions},
+            name, content, metrics, pd.read_csv(last / "reports" / "robustness.csv"),
+            origin={"code": code, **versions},
         )  # fmt: skip
     except UserError as error:
         return str(error)

@@ -73,5 +73,5 @@ def spellings(content: Mapping[str, Any], settings: Params) -> list[str]:
         f"{key}: write {json.dumps(typed[key])} for {value}; the same number, "
         "but another run to DVC, which trains again where the usual spelling would be in its cache"
         for key, value in flatten(content).items()
-        if json.dumps(value) != json.dumps(typed[key])
+        if json.dumps(value) != json.dumps(typed.get(key, value))
     ]

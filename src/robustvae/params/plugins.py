@@ -32,11 +32,11 @@ _done: set[Path | str] = set()  # what has been run
 def bring(room: str) -> None:
     """Run the files of plugins/ROOM and the entry points that have not been run; UserError if not.
 
-    The project is the nearest folder from here upwards with a params.yaml.
+    The project is the nearest folder from here upwards with plugins/ beside a params.yaml.
     """
     here = Path.cwd()
     projects = (p for p in (here, *here.parents) if (p / "params.yaml").is_file())
-    if project := next(projects, None):
+    if project := next((p for p in projects if (p / "plugins").is_dir()), None):
         _bring_files(project, room)
     for point in entry_points(group=GROUP):
         if point.value not in _done:

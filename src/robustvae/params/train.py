@@ -24,6 +24,10 @@ class RunSettings(Settings):
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Positive
     deterministic: bool
+    # It changes no result, so that no description of a training has it.
+    tracker: Annotated[
+        Literal["none", "tensorboard", "mlflow"], Field(default="none", exclude=True)
+    ]
 
 
 class SchedulerSettings(Settings):

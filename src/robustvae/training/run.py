@@ -1,7 +1,7 @@
 """One training, whole: settled, resumed, fitted, and what is to be kept of it."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from robustvae.params import LossSettings, ModelSettings, RunSettings, TrainSett
 from robustvae.params.parts import foreign
 from robustvae.runtime import device, distributed
 from robustvae.runtime.progress import say
-from robustvae.training import fitting, resume, speed_trial
+from robustvae.training import fitting, resume, speed_trial, trackers
 from robustvae.training.schedule import Row, best_epoch
 
 
@@ -43,11 +43,12 @@ def train(
     corrupted: Callable[[np.ndarray], np.ndarray] | None = None,
     history: Path | None = None,
     on_epoch: Callable[[Row], None] | None = None,
+    logs: Path = Path("runs"),
 ) -> None:
     """Fit a model to the images and hand it to `deliver`, in process 0 alone.
 
     Where there is a `cache`, a training that was cut goes on from there, until it is delivered.
-    `corrupted`, `history`, `on_epoch`: as `fit` has them.
+    `corrupted`, `history`, `on_epoch`: as `fit` has them. `logs`: folder of a tracker.
     """
     where = device.setup(**run.model_dump())
     vae = Autoencoder.build(model, loss, data.shape)
@@ -55,21 +56,28 @@ def train(
     say(vae.describe())
     sections = {"train": how, "run": run, "model": model, "loss": loss}
     config = {name: section.model_dump(mode="json") for name, section in sections.items()}
+    settings = dict(config)
     config |= {"data": data.info}
     how = distributed.first(partial(speed_trial.settle, vae, how, run, len(data.train), where))
     ways: dict[str, Any] = {"precision": how.precision, "compile": how.compile}
     lead, keep = distributed.rank() == 0, None
     weighed: list[np.ndarray] = []
     strip: dict[str, np.ndarray] = {}
+    others = [*vae.plugins(), *foreign([("corruption", how.mixture.corruption)])]
+    digest = resume.identity(**config, **ways, device=where.type, plugins=others)
     if cache is not None:
-        others = [*vae.plugins(), *foreign([("corruption", how.mixture.corruption)])]
-        ways_in = {**ways, "device": where.type, "plugins": others}
-        keep = resume.Checkpoint(cache, resume.identity(**config, **ways_in))
-    with keep if keep is not None and lead else nullcontext():
+        keep = resume.Checkpoint(cache, digest)
+    with ExitStack() as stack:
+        told = [on_epoch] if on_epoch is not None else []
+        if lead:
+            if keep is not None:
+                stack.enter_context(keep)
+            name = f"{data.info['name']}-{digest[:8]}"
+            told.append(stack.enter_context(trackers.tracked(run.tracker, logs, name, settings)))
         rows = fitting.fit(
             vae, data.train, data.val, how, run, corrupted=corrupted,
             mode=data.info["binarize"], threshold=data.info["threshold"], keep=keep,
-            history=history if lead else None, on_epoch=on_epoch if lead else None,
+            history=history if lead else None, on_epoch=partial(_tell, told) if lead else None,
             weighed=weighed.append, watched=strip.update,
         )  # fmt: skip
         if not lead:
@@ -79,3 +87,8 @@ def train(
         deliver(Trained(vae, config, rows, found, weighed[0] if weighed else None, strip))
     for text in found:
         say(f"warning: {text}")
+
+
+def _tell(listeners: list[Callable[[Row], None]], row: Row) -> None:
+    for listener in listeners:
+        listener(row)
