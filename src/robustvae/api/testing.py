@@ -62,6 +62,9 @@ def check_divergence(divergence: str | Divergence) -> None:
     """[B], positive, zero and flat at its minimum; its gradient is right and reaches both inputs.
 
     An instance may stand in for a name.
+
+    >>> import robustvae as rv
+    >>> rv.testing.check_divergence("renyi")
     """
     if isinstance(divergence, str):
         loss = {"loss.divergence": divergence, "loss.df": _df(divergence)}
@@ -97,6 +100,9 @@ def check_likelihood(likelihood: str | Likelihood) -> None:
     """One log-density per image, of several latents at once too; draws and means are images.
 
     An instance may stand in for a name.
+
+    >>> import robustvae as rv
+    >>> rv.testing.check_likelihood("laplace")
     """
     if isinstance(likelihood, str):
         likelihood = likelihoods.build(*_of_likelihood(likelihood), DIM)
@@ -126,7 +132,11 @@ def check_likelihood(likelihood: str | Likelihood) -> None:
 
 
 def check_latent(name: str) -> None:
-    """Draws, a penalty per image, a posterior and a prior that weigh draws; gradients."""
+    """Draws, a penalty per image, a posterior and a prior that weigh draws; gradients.
+
+    >>> import robustvae as rv
+    >>> rv.testing.check_latent("auto")
+    """
     _known(LATENTS, name)
     torch.manual_seed(0)
     settings = params.complete({"model.latent.name": name, "model.latent_dim": DIM})
@@ -147,7 +157,11 @@ def check_latent(name: str) -> None:
 
 
 def check_net(name: str) -> None:
-    """Features and images of the sizes that its geometry says, grey and colour; gradients."""
+    """Features and images of the sizes that its geometry says, grey and colour; gradients.
+
+    >>> import robustvae as rv
+    >>> rv.testing.check_net("mlp")
+    """
     make = _known(NETS, name)
     chosen = params.complete({"model.architecture.name": name}).model.architecture
     net = make(**chosen.own(name))
@@ -169,6 +183,9 @@ def check_dataset(
     """Splits that share no picture, a label each, pictures that open; the same ones again.
 
     `root`, `mirror`: data.root and data.mirror. An object may stand in for a name.
+
+    >>> import robustvae as rv
+    >>> rv.testing.check_dataset("digits")
     """
     native = None
     if isinstance(dataset, str):
@@ -195,7 +212,11 @@ def check_dataset(
 
 
 def check_metric(name: str) -> None:
-    """One finite value per image of the quantities that it declares; nothing where it cannot."""
+    """One finite value per image of the quantities that it declares; nothing where it cannot.
+
+    >>> import robustvae as rv
+    >>> rv.testing.check_metric("e_den")
+    """
     metric, facts = _known(METRICS, name), METRICS.part(name).facts
     x, y = (torch.from_numpy(_blots(5, 1, 12, 12, seed=seed)).float() / 255 for seed in (0, 1))
     q, r = (DiagNormal(*torch.randn(2, 5, DIM, generator=_rng(s))) for s in (0, 1))
@@ -218,7 +239,11 @@ def check_metric(name: str) -> None:
 
 
 def check_robust(name: str, strength: float = 0.5) -> None:
-    """Weights in [0, 1] that follow their images; an easy image is no outlier."""
+    """Weights in [0, 1] that follow their images; an easy image is no outlier.
+
+    >>> import robustvae as rv
+    >>> rv.testing.check_robust("welsch")
+    """
     _known(ROBUST, name)
     robust = params.complete(
         {"loss.robust.name": name, "loss.robust.strength": strength}
