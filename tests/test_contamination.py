@@ -18,6 +18,7 @@ from robustvae.errors import UserError
 from robustvae.models import folder as model_folder
 from robustvae.params import ContaminationSettings
 from robustvae.robustness import outliers
+from robustvae.robustness.finding import Finding
 from robustvae.runtime import files
 
 
@@ -234,6 +235,8 @@ def test_the_stages_tell_of_outliers_and_draw_them(
     shown = files.read_json(Path("reports/robustness.json"))
     assert shown["weight_outliers"] == 1
     assert shown["outliers"] == 0.25
+    for name in ("attack", "foreign", "samples"):
+        Finding().save(Path("reports") / name)
     plot.main()
     figures = {item["file"] for item in files.read_json(Path("reports/figures.json"))}
     assert {"outliers.png", "outlier-scores.png", "outlier-weights.png", "thrown-out.png"} < figures

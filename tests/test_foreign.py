@@ -10,10 +10,9 @@ from sklearn.metrics import average_precision_score
 
 from robustvae.data import elsewhere
 from robustvae.data.downloads import Library
-from robustvae.data.sources import DATASETS
 from robustvae.errors import UserError
 from robustvae.models.autoencoder import Autoencoder
-from robustvae.params.results import KNOWN, MADE
+from robustvae.params.results import MADE
 from robustvae.robustness import foreign
 
 X = short.images(30)
@@ -42,7 +41,6 @@ def test_sets_are_what_they_are_called() -> None:
 
 def test_the_sets_are_those_that_the_parameters_name() -> None:
     assert tuple(foreign.FOREIGN) == MADE
-    assert set(KNOWN) == {*MADE, *DATASETS} - {"folder"}
 
 
 @pytest.mark.parametrize("step", [0.0, 0.5])

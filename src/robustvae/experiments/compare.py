@@ -168,10 +168,10 @@ def read(names: Sequence[str], notes: list[str]) -> list[Run]:
 def _read(name: str, commit: str) -> Run:
     content = yaml12.parse(git("show", f"{commit}:params.yaml"))
     metrics = json.loads(_content(commit, "reports/metrics.json"))
-    for name in APART:
-        path = f"reports/{name}.json"
+    for part in APART:
+        path = f"reports/{part}.json"
         if git("ls-tree", commit, path):  # none in a run of before it was measured
-            metrics[name] = json.loads(git("show", f"{commit}:{path}"))
+            metrics[part] = json.loads(git("show", f"{commit}:{path}"))
     table = StringIO(_content(commit, "reports/robustness.csv"))
     return assemble(name, content, metrics, pd.read_csv(table), commit=commit)
 
