@@ -188,6 +188,13 @@ def test_the_first_screen_shows_the_default_severity_or_the_strongest(results: R
         assert "Of several severities" in report.page(several, "t")
 
 
+@pytest.mark.parametrize("group", ["photometric", "geometric"])
+def test_one_kind_of_corruption_alone_has_its_picture(results: Results, group: str) -> None:
+    table = results.robustness
+    one = dataclasses.replace(results, robustness=table[table["group"].isin([group, "clean"])])
+    assert report.page(one, "t").count('<span class="bar"') == 1
+
+
 def test_results_without_skill_or_small_pictures_have_a_page(results: Results) -> None:
     page = report.page(results, "t")
     assert page.count("<img") == 2  # the figures: no small pictures were written
