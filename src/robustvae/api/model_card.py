@@ -38,6 +38,7 @@ Trained with robustvae; latents: {model.family.replace("_", "-")}.
 ## Use
 
 ```python
+import robustvae
 
 vae = robustvae.load("{folder.as_posix()}")
 x_hat = vae.reconstruct("picture.png")

@@ -23,6 +23,22 @@ MODELS = {
         "64 Gaussian latents, KL, Bernoulli; all of MNIST",
         "c17137ca42097f20a0851600631224c56690eea61866f5ff975cbcc9ac06fa0d",
     ),
+    "mnist-df3": Shipped(
+        "32 Student-t latents, df 3; all of MNIST",
+        "557c31e6139454154ee18161f8aea0be9d3eb16288fc649f38f682e9d08a4c2c",
+    ),
+    "mnist-hellinger": Shipped(
+        "32 Gaussian latents, alpha 0.5; all of MNIST",
+        "b4ee01cbf8d45767b49d39529e43945c1f20b4d288fea4064d1405ad27bcdf99",
+    ),
+    "cifar10-conv": Shipped(
+        "64 Gaussian latents, KL; 4,500 pictures of CIFAR-10",
+        "2d9cbf36f6d4577e9ff556789005acb376d303f9777dcfd487f9ccf6dd4966ac",
+    ),
+    "cifar10-vq": Shipped(
+        "8 x 8 codes of 256; 4,500 pictures of CIFAR-10",
+        "2bfe4a4bdd76a5c5daca9726e00eaf18a32c35998f01f093454024bcd982b318",
+    ),
 }
 
 
