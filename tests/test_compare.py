@@ -588,3 +588,14 @@ def test_no_experiments_at_all_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     git("init", "-q")
     with pytest.raises(UserError, match="dvc exp run"):
         compare.read([], [])
+
+
+def test_what_is_measured_apart_is_compared_where_a_run_has_it(
+    unpainted: Path,
+) -> None:
+    for seed in range(2):
+        files = result({"run.seed": seed, "loss.beta": 2.0}, 0.2)
+        files["reports/attack.json"] = json.dumps({"margin": 1.5, "damage_1": 0.25 + seed})
+        record_experiment(f"attacked-{seed}", files, 50 + seed)
+    cli.main(["compare"])
+    assert means(unpainted)["mean"]["KL, beta 2", "damage_1"] == pytest.approx(0.75)
