@@ -269,5 +269,7 @@ def ex_post(codes: Features, n: int, seed: int, components: int) -> Features:
     from sklearn.mixture import GaussianMixture
 
     state = seeding.seed(seed, "samples", "mixture") % 2**32
-    mixture = GaussianMixture(min(components, len(codes)), random_state=state, reg_covar=1e-5)
+    mixture = GaussianMixture(  # a finer tolerance gains nothing on codes that it has not seen
+        min(components, len(codes)), random_state=state, reg_covar=1e-5, tol=1e-2
+    )
     return np.asarray(mixture.fit(codes).sample(n)[0])

@@ -65,6 +65,8 @@ class Trainer:
         self.source, self.validation, self.device = source, validation, source.device
         self.compiled = settings.compile == "on"
         if self.compiled:
+            # Of the compiler too, which knows nothing yet of what was set.
+            torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
             self.model.encoder.compile(dynamic=False)
             self.model.decoder.compile(dynamic=False)
         loss = self.model.loss_settings
