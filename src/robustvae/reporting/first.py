@@ -45,7 +45,7 @@ def bars(results: Results) -> dict[str, list[Bar]]:
     apart = model["group"].isin(APART)
     parts = {"headline": model[~apart], "apart": model[apart]}
     return {part: [_bar(name, row, of, pictures) for name, row in rows.iterrows()]
-            for part, rows in parts.items()}  # fmt: skip
+            for part, rows in parts.items() if len(rows)}  # fmt: skip
 
 
 def _bar(

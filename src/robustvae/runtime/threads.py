@@ -11,10 +11,14 @@ T = TypeVar("T")
 # times slower than one. At 1000 spins a step takes 4 to 8 % more than at 3000 where the cores are
 # free; where two trainings share them, as in a queue, 10 to 45 % less.
 SPINS = "1000"
+# The same of NumPy's OpenBLAS: its threads wait 2^26 cycles, with which the stage sample took 13 to
+# 22 s of processor time on busy cores, 7 to 10 without. No result depends on it.
+TIMEOUT = "4"
 
 
 def settle() -> None:
     """Let them spin some microseconds, then sleep; what the user has set stands."""
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", TIMEOUT)
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # of GNU's library, where it has precedence
