@@ -122,7 +122,7 @@ def attack(
     plan = Plan(norm, steps, restarts, seed)  # type: ignore[arg-type]
     with at_rest(target), devices.restored():
         hit = attacks.strike(
-            target, x, kind, radii, plan, batch_size, lambda b: track(b, "attack", len(b), "batch")
+            target, x, kind, radii, plan, batch_size, lambda b, n: track(b, "attack", n, "batch")
         )
         through = attacks.reconstruction(target)
         with torch.no_grad():

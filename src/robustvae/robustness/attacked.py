@@ -22,7 +22,7 @@ from robustvae.robustness.metrics import Values, mean
 from robustvae.runtime.progress import track
 
 SHOWN = 10  # images of a strip
-SIZE = 50  # images at a time: bounds the memory, and no result depends on it
+SIZE = 25  # images at a time: bounds the memory, and no result depends on it
 Score = Callable[[Tensor], Values]  # images -> how unlikely they are, [N]
 
 
@@ -85,8 +85,8 @@ def find(
     return Finding(pd.concat(tables), headline, " ".join(said), [], reasons, arrays)
 
 
-def _shown(kind: str, batches: Sequence[slice]) -> Iterable[slice]:
-    return track(batches, f"{kind} attack", len(batches), "batch")
+def _shown(kind: str, batches: Iterable[list[Tensor]], count: int) -> Iterable[list[Tensor]]:
+    return track(batches, f"{kind} attack", count, "batch")
 
 
 def likelihood(model: Autoencoder, seed: int) -> Score:

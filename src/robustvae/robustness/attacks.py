@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robustvae.errors import UserError
+from robustvae.models.autoencoder import Autoencoder
 from robustvae.robustness.batches import slices
 from robustvae.robustness.metrics import mse
 from robustvae.runtime import seeding
+from robustvae.runtime.threads import side_by_side
 
 Norm = Literal["l2", "linf"]
 Goal = Callable[[Tensor], Tensor]  # images [B, C, H, W] -> what is to be large, [B]
@@ -234,12 +236,15 @@ def strike(
     radii: Sequence[float],
     plan: Plan,
     size: int,
-    progress: Callable[[Sequence[slice]], Iterable[slice]],
+    progress: Callable[[Iterable[list[Tensor]], int], Iterable[list[Tensor]]],
 ) -> Hit:
-    """Attack images [N, C, H, W] of a model at every radius, so many at a time."""
+    """Attack images [N, C, H, W] of a model at every radius, so many at a time.
+
+    Of our models several batches side by side; others may not bear it.
+    """
     through, batches = reconstruction(model), slices(len(x), size)
-    parts: list[list[Tensor]] = []
-    for where in progress(batches):
+
+    def work(where: slice) -> list[Tensor]:
         part, places = x[where], range(where.start, where.stop)
         goal, harm = GOALS[kind](model, part), output_goal(model, part)
         with torch.no_grad():
@@ -252,8 +257,12 @@ def strike(
                 error = mse(through(attacked), part)
                 rows.append((harm(attacked), harm(chance), error, attacked))
         damage, chances, errors, images = (torch.stack(t).cpu() for t in zip(*rows, strict=True))
-        parts.append([damage.double(), chances.double(), errors.double(), clean.cpu().double(),
-                      images.float()])  # fmt: skip
+        return [damage.double(), chances.double(), errors.double(), clean.cpu().double(),
+                images.float()]  # fmt: skip
+
+    together = isinstance(model, Autoencoder) and x.device.type == "cpu"
+    results = side_by_side(work, batches) if together else map(work, batches)
+    parts = progress(results, len(batches))
     whole = [torch.cat(t, 0 if t[0].ndim == 1 else 1).numpy() for t in zip(*parts, strict=True)]
     every, by_chance, error_of, own, pictures = whole
     return Hit(every, by_chance, error_of, own, margins(every, radii, own), pictures)
