@@ -36,13 +36,13 @@ TRIED = {
 UNREAD = {
     "train": ("data/contaminated/test_*", "data/contaminated/*_mask.npy"),
     "evaluate": ("data/contaminated/*_labels.npy", "data/contaminated/val*", "reports/train/*.json",
-                 "reports/train/history.csv"),
+                 "reports/train/history.csv", "reports/train/strip.npz"),
     "plot": ("data/contaminated/*_labels.npy", "data/contaminated/val*", "reports/train/w*"),
     "report": ("reports/charts/examples.json",),
 }  # fmt: skip
 # What a stage cannot know to be missing: a table that ends early at a whole line, what need not be.
 LOST = {("report", "robustness.csv", "half"), ("report", "warnings.json", "gone"),
-        ("evaluate", "weights.npy", "gone")}  # fmt: skip
+        ("evaluate", "weights.npy", "gone"), ("plot", "strip.npz", "gone")}  # fmt: skip
 
 
 def damage(path: Path, how: str, rng: random.Random) -> None:

@@ -211,7 +211,7 @@ def test_the_stage_graph_is_that_of_the_design(project: Project) -> None:
 def test_metrics_show_is_a_table_with_splits_and_robustness(project: Project) -> None:
     header, *lines = project("dvc metrics show").splitlines()
     names = ["train", "val", "test", "robustness"]
-    shown = [*names, "attack", "foreign", "samples"]
+    shown = ["live", *names, "attack", "foreign", "samples"]
     assert [line.split()[0] for line in lines] == [f"reports/{name}.json" for name in shown]
     assert max(map(len, [header, *lines])) < 290
     metrics = json.loads((project.folder / "reports/metrics.json").read_text())
@@ -237,7 +237,7 @@ def test_a_new_df_reruns_training_and_later_only_and_going_back_is_free(project:
         assert f"Running stage '{stage}'" in run
     difference = project("dvc metrics diff main heavy")
     assert re.search(r"reports/test.json +divergence +[\d.]+ +[\d.]+ +-?[\d.]+", difference)
-    back = project("dvc exp run -n back -S loss.df=0")
+    back = project("dvc exp run -n back -S loss.df=0.0")
     assert "Running stage" not in back
     assert project("dvc metrics diff main") == ""
     assert "heavy" in project("dvc exp show --csv --no-pager")

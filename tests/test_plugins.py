@@ -366,8 +366,8 @@ def test_parts_of_ones_own_reach_the_report_and_dvc_knows_them(tmp_path: Path) -
     }  # fmt: skip
 
     for name, stages in {
-        "data/bars": {"download", "preprocess"},
-        "models/jeffreys": {"train", "evaluate", "plot"},
+        "data/bars": {"download", "preprocess", "foreign"},
+        "models/jeffreys": {"train", "evaluate", "attack", "foreign", "sample", "plot"},
         "training/cauchy": {"train"},
         "robustness/edges": {"evaluate"},
     }.items():
