@@ -14,7 +14,7 @@ from robustvae.training.run import Trained, train
 from robustvae.training.schedule import Row
 from stages import CACHE, CONTAMINATED, MODELS, PREPARED, RAW, REPORTS, run
 
-LIVE = ("epoch", "train_total", "val_total")  # what `dvc exp show` follows
+LIVE = ("epoch", "val_total")  # what `dvc exp show` follows
 
 
 def main() -> None:
