@@ -81,7 +81,7 @@ WRONG = [
     (["few.npy"], "screen: needs 50 images or more to learn what is usual, got 5;"),
     (["flat.npy"], "flat.npy: uint8 [9]; images must be [N, H, W]"),
     (["nowhere"], "nowhere: not a readable .npy file"),
-    (["few.npy", "--model", "nothing"], "nothing: no model there"),
+    (["few.npy", "--model", "nothing"], "nothing: no such folder, and no model of that name"),
     (["few.npy", "--model", "x", "--size", "16"], "--size: has no effect with --model"),
 ]
 
