@@ -376,6 +376,21 @@ def test_the_tables_of_published_studies_are_those_of_their_values() -> None:
         assert f"<!-- tables of {path.stem} -->\n\n{tables}" in text
 
 
+def test_another_setting_may_count_as_the_seed_does(
+    unpainted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"run-{k}-{seed}" for k in (0, 1) for seed in range(3)]  # beta 1 and 4
+    cli.main(["compare", *names, "--over", "loss.beta"])
+    six = means(unpainted).xs("e_den", level="quantity").iloc[0]
+    cli.main(["compare", *names])
+    three = [means(unpainted).loc[label, "e_den"]["mean"] for label in ("beta 1", "beta 4")]
+    assert six["seeds"] == 6
+    assert six["mean"] == pytest.approx(np.mean(three))
+    with pytest.raises(SystemExit):
+        cli.main(["compare", *names, "--over", "loss.bta"])
+    assert "--over: no parameter 'loss.bta' (did you mean 'loss.beta'?)" in capsys.readouterr().err
+
+
 def test_two_seeds_get_no_interval_and_that_is_said(
     unpainted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ every run and the settings that they share, as files to keep; such a file can be
 Examples: python -m robustvae compare --by loss.df
           python -m robustvae compare --csv docs/studies/mine.csv
           python -m robustvae compare docs/studies/mine.csv --into docs/studies.md
+          python -m robustvae compare docs/studies/digits.csv --over contamination.inliers
 """
 
 import argparse
@@ -25,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="names, commits, or a FILE.csv of an earlier --csv (default: all experiments)",
     )
     parser.add_argument("--by", metavar="KEY", help="parameter to sort and label by: loss.df")
+    parser.add_argument(
+        "--over",
+        metavar="KEY",
+        help="a parameter that is averaged over and paired by, as the seed is: each of its values, "
+        "with a seed, then counts as a seed: contamination.inliers",
+    )
     parser.add_argument(
         "--baseline",
         metavar="EXPERIMENT",
@@ -70,6 +77,8 @@ def run(args: argparse.Namespace) -> None:
         runs += compare.read(names, notes)
     if args.csv:
         record.write(runs, args.csv)
+    if args.over:
+        runs = [run.over(args.over) for run in runs]
     groups = compare.group(runs, args.by, args.baseline, notes)
     if args.into:
         page.put(args.into, tables[0].stem, groups, args.judge, args.margin / 100)

@@ -72,5 +72,7 @@ def _settings(content: dict[str, Any], compare: Any) -> tuple[dict[str, str], in
     return settings, seed
 
 
-def _identity(settings: dict[str, str], seed: int) -> tuple[frozenset[tuple[str, str]], int]:
+def _identity(
+    settings: dict[str, str], seed: int | str
+) -> tuple[frozenset[tuple[str, str]], int | str]:
     return frozenset(settings.items()), seed

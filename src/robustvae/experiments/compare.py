@@ -5,7 +5,7 @@ import math
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import StringIO
 from typing import Any
@@ -14,7 +14,7 @@ import dvc.api
 import pandas as pd
 from dvc.exceptions import DvcException
 
-from robustvae.errors import UserError
+from robustvae.errors import UserError, did_you_mean
 from robustvae.experiments.statistics import relative
 from robustvae.params import LossSettings, yaml12
 
@@ -41,7 +41,13 @@ class Quantity:
     margin: float | None = None  # differences within it do not matter; None: ratios count
 
 
-_ROBUSTNESS = "robustness."
+_ROBUSTNESS, _OUTLIERS = "robustness.", "outliers."
+_FOUND = {
+    "auroc": "AUROC",
+    "ap": "average precision",
+    "auroc_pca": "AUROC, by PCA's residual,",
+    "auroc_forest": "AUROC, by an isolation forest,",
+}
 QUANTITIES: dict[str, Quantity] = {
     "e_den": Quantity(f"{_ROBUSTNESS}e_den", "error to the clean image, squared, per pixel"),
     "mRE": Quantity(None, "mRE, % of the baseline's error"),
@@ -67,11 +73,16 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "active_units": Quantity(f"{_ROBUSTNESS}active_units", "active units", False, 1),
     "found_first": Quantity(
-        "outliers.found_first", "outliers among the 100 least likely training images", False, 0.02
+        f"{_OUTLIERS}found_first", "outliers among the 100 least likely images", False, 0.02
     ),
-    "train_auroc": Quantity("outliers.train_auroc", "AUROC, training outliers", False, 0.01),
-    "test_auroc": Quantity("outliers.test_auroc", "AUROC, test outliers", False, 0.01),
-    "impurity": Quantity("outliers.impurity", "share of samples like outliers", margin=0.005),
+    **{
+        f"{place}_{name}": Quantity(
+            f"{_OUTLIERS}{place}_{name}", f"{said} of {place} outliers", False, 0.01
+        )
+        for place in ("train", "test")
+        for name, said in _FOUND.items()
+    },
+    "impurity": Quantity(f"{_OUTLIERS}impurity", "share of samples like outliers", margin=0.005),
     "margin": Quantity(
         "attack.margin", "radius at which an attack does the model's own error, median", False
     ),
@@ -93,7 +104,7 @@ class Run:
     """One finished experiment."""
 
     name: str
-    seed: int
+    seed: int | str  # what runs are paired by; words once another setting is part of it
     settings: dict[str, str]  # by dotted key: all that may change a result, except the seed
     standard: bool  # KL from a standard normal prior, beta 1, no capacity, not robust
     metrics: dict[str, Any]  # by dotted key
@@ -106,12 +117,19 @@ class Run:
         """The settings, the loss apart."""
         return {k: v for k, v in self.settings.items() if not k.startswith("loss.")}
 
+    def over(self, key: str) -> "Run":
+        """The same, its value of this setting and its seed together being what runs pair by."""
+        rest = dict(self.settings)
+        if key not in rest:
+            raise UserError(f"--over: no parameter {key!r}{did_you_mean(key, rest)}")
+        return replace(self, seed=f"{rest.pop(key)}, seed {self.seed}", settings=rest)
+
 
 @dataclass(eq=False)
 class Group:
     """Runs that differ in the seed alone, one per seed."""
 
-    runs: dict[int, Run]
+    runs: dict[int | str, Run]
     label: str = ""
     base: "Group | None" = None  # what relative errors and differences refer to
 

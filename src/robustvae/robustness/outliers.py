@@ -65,11 +65,9 @@ def find(
         f"Of the {count} training images that this model finds least likely {hits} are outliers, "
         f"where {mask.mean():.1%} of all are."
     )
-    best = table[table["score"] == "neg_elbo"].set_index("set")
     headline: dict[str, float | None] = {
         "outliers": float(mask.mean()), "found_first": hits / count if count else None,
-        "train_auroc": float(best["auroc"]["train"]), "test_auroc": float(best["auroc"]["test"]),
-        "impurity": purity.get("outlier_like"),
+        **_rates(table), "impurity": purity.get("outlier_like"),
     }  # fmt: skip
     arrays: dict[str, NDArray[Any]]
     arrays = {f"{s}/{n}": v.astype(np.float32) for n, f in scores.items() for s, v in f.items()}
@@ -101,6 +99,16 @@ def _table(
                 row |= {name: value, f"{name}_se": error}
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _rates(table: pd.DataFrame) -> dict[str, float | None]:
+    """AUROC and average precision of the negative ELBO, AUROC of two simple means beside it."""
+    known = table.set_index(["set", "score"])
+    said = {"": "neg_elbo", "_pca": "pca", "_forest": "isolation_forest"}
+    places = ("train", "test")
+    found = {f"{p}_auroc{s}": known["auroc"][p, n] for p in places for s, n in said.items()}
+    found |= {f"{place}_ap": known["average_precision"][place, "neg_elbo"] for place in places}
+    return {name: float(value) for name, value in found.items()}
 
 
 MODEL_SCORES = ("neg_elbo", "e_self", "divergence")
