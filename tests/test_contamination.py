@@ -8,7 +8,6 @@ import pytest
 import test_robustness
 import tiny
 from PIL import Image
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from robustvae import params
 from robustvae.data import contaminated, prepared
@@ -158,23 +157,6 @@ def test_contamination_and_mixture_do_not_go_together() -> None:
 
 
 # ---- finding them again
-
-
-def test_rates_are_those_of_scikit_learn() -> None:
-    rng = np.random.default_rng(0)
-    inside, outside = rng.normal(0, 1, 300).round(1), rng.normal(1, 1, 80).round(1)  # with ties
-    found = outliers.detection(inside, outside, rng, 200)
-    labels, scores = np.repeat([0, 1], [300, 80]), np.concatenate([inside, outside])
-    assert found["auroc"][0] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
-    expected = average_precision_score(labels, scores)
-    assert found["average_precision"][0] == pytest.approx(expected, abs=1e-12)
-    threshold = np.sort(outside)[::-1][75]  # 76 of 80 are 95 %
-    assert found["fpr95"][0] == (inside >= threshold).mean()
-    # Hanley and McNeil's error of an AUROC is near the bootstrap's.
-    a = found["auroc"][0]
-    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
-    error = np.sqrt((a * (1 - a) + 79 * (q1 - a * a) + 299 * (q2 - a * a)) / (300 * 80))
-    assert found["auroc"][1] == pytest.approx(error, rel=0.25)
 
 
 def test_noise_among_shapes_is_found_and_told(data: Prepared, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import short
 from PIL import Image
-from sklearn.metrics import average_precision_score
 
 from robustvae.data import elsewhere
 from robustvae.data.downloads import Library
@@ -41,26 +40,6 @@ def test_sets_are_what_they_are_called() -> None:
 
 def test_the_sets_are_those_that_the_parameters_name() -> None:
     assert tuple(foreign.FOREIGN) == MADE
-
-
-@pytest.mark.parametrize("step", [0.0, 0.5])
-def test_average_precision_is_that_of_scikit_learn(step: float) -> None:
-    rng = np.random.default_rng(0)
-    own, other = rng.normal(0, 1, 120), rng.normal(1, 1, 120)
-    if step:  # with ties
-        own, other = np.round(own / step) * step, np.round(other / step) * step
-    truth, both = np.repeat([0, 1], [120, 120]), np.concatenate([own, other])
-    found = foreign.average_precision(own, other)
-    assert found == pytest.approx(average_precision_score(truth, both))
-
-
-def test_the_error_of_average_precision_is_the_spread_of_repetitions() -> None:
-    rng = np.random.default_rng(1)
-    found = np.array([
-        foreign.precision_with_error(rng.normal(0, 1, 200), rng.normal(1, 1, 200))
-        for _ in range(200)
-    ])  # fmt: skip
-    assert np.sqrt((found[:, 1] ** 2).mean()) == pytest.approx(found[:, 0].std(), rel=0.25)
 
 
 def test_a_set_of_another_size_is_compared_with_as_many_own_images() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from robustvae.robustness import metrics, rates
 from robustvae.robustness.rates import Rate
@@ -88,6 +88,30 @@ def test_the_error_is_the_spread_over_repeated_samples() -> None:
         )
 
 
+def test_rates_of_unequal_samples_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    inside, outside = rng.normal(0, 1, 300).round(1), rng.normal(1, 1, 80).round(1)  # with ties
+    found = rates.detection(inside, outside, paired=False)
+    labels, both = np.repeat([0, 1], [300, 80]), np.concatenate([inside, outside])
+    assert found["auroc"] == pytest.approx(roc_auc_score(labels, both), abs=1e-12)
+    assert found["ap"] == pytest.approx(average_precision_score(labels, both), abs=1e-12)
+    threshold = np.sort(outside)[::-1][75]  # 76 of 80 are 95 %
+    assert found["fpr95"] == (inside >= threshold).mean()
+    # Hanley and McNeil's error of an AUROC is near DeLong's.
+    a = found["auroc"]
+    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
+    error = np.sqrt((a * (1 - a) + 79 * (q1 - a * a) + 299 * (q2 - a * a)) / (300 * 80))
+    assert found["auroc_se"] == pytest.approx(error, rel=0.25)
+
+
+def test_rates_of_nothing_are_null_and_of_what_is_told_apart_end_at_one() -> None:
+    assert np.isnan(list(rates.detection(np.arange(9.0), np.zeros(0), paired=False).values())).all()
+    apart = rates.detection(np.zeros(60), np.ones(60), paired=True)
+    assert (apart["auroc"], apart["fpr95"], apart["ap"]) == (1, 0, 1)
+    assert apart["ap_low"] == pytest.approx(60 / (60 + 1.96**2), rel=1e-4)  # no error in 60 trials
+    assert apart["ap_high"] == 1
+
+
 IMAGES = [(100, 1500), (359, 1000), (10_000, 300)]
 
 
@@ -110,11 +134,15 @@ def usual(summary: Callable[..., tuple[float, float]]) -> Callable[..., tuple[fl
     return interval
 
 
-def scores(n: int, count: int, distance: float) -> list[tuple[np.ndarray, ...]]:
-    """Clean and corrupted normal scores of the same images, half of their variance shared."""
+def unpaired(clean: np.ndarray, corrupted: np.ndarray) -> Rate:
+    return rates.auroc(clean, corrupted, paired=False)
+
+
+def scores(n: int, count: int, distance: float, share: float = 0.5) -> list[tuple[np.ndarray, ...]]:
+    """Clean and corrupted normal scores of the same images, a share of their variance common."""
     rng = np.random.default_rng(n)
-    shared = rng.normal(0, math.sqrt(0.5), (count, 1, n))
-    noise = rng.normal(0, math.sqrt(0.5), (count, 2, n))
+    shared = rng.normal(0, math.sqrt(share), (count, 1, n))
+    noise = rng.normal(0, math.sqrt(1 - share), (count, 2, n))
     return [(a, b + distance) for a, b in shared + noise]
 
 
@@ -135,6 +163,12 @@ def test_intervals_over_images_cover_the_truth(
     for fpr in (0.005, 0.05, 0.3):
         draws = scores(n, count, stats.norm.isf(fpr) + stats.norm.ppf(0.95))
         found[f"FPR95 {fpr}"] = coverage(two_sided(rates.fpr95), fpr, draws)
+    half = [(a, b[: n // 2]) for a, b in scores(n, count, math.sqrt(2) * stats.norm.ppf(0.9), 0)]
+    found["AUROC 0.9, apart"] = coverage(two_sided(unpaired), 0.9, half)
+    z, distance = np.linspace(-8, 12, 20_001), math.sqrt(2) * stats.norm.ppf(0.9)
+    hits, alarms = stats.norm.sf(z - distance) / 2, stats.norm.sf(z)
+    precision = float(np.trapezoid(hits / (hits + alarms) * stats.norm.pdf(z - distance), z))
+    found["precision"] = coverage(two_sided(rates.average_precision), precision, half)
     rng = np.random.default_rng(n)
     right = [(row,) for row in (rng.random((count, n)) < 0.9).astype(float)]
     found["accuracy 0.9"] = coverage(two_sided(rates.accuracy), 0.9, right)

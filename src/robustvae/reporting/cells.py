@@ -39,9 +39,9 @@ def number(value: float | None, se: float | None = None) -> Cell:
     return Cell(f"{value:,.{places}f}".replace("-", "−"), value, f"{Z95 * se:.{places}f}")
 
 
-def rate(value: float, low: float, high: float) -> Cell:
+def rate(value: float | None, low: float | None, high: float | None) -> Cell:
     """A share with both ends of its interval: near 0 and 1 it is far from symmetric."""
-    if not math.isfinite(value) or not math.isfinite(high - low):
+    if value is None or low is None or high is None or not math.isfinite(value + high - low):
         return number(value)
     places = max(2, 1 - math.floor(math.log10(max(high - low, 1e-9))))
     shown = [f"{x:.{places}f}" for x in (value, low, high)]

@@ -184,13 +184,12 @@ def outliers(results: Results) -> Iterator[Table]:
     """How well each score finds outliers, in training and in testing."""
     found = results.evaluation.get("outliers")
     if found:
-        names = ("auroc", "average_precision", "fpr95")
-        heads = [("AUROC", "ties half"), ("average precision", ""),
-                 ("FPR95", "inliers taken for outliers where 95 % of these are found")]  # fmt: skip
-        note = "Small figures: half a 95 % bootstrap interval. Grey rows: without this model."
-        yield Table("Outliers", note, [("images", ""), ("score", ""), *heads], [
+        names = ("auroc", "ap", "fpr95")
+        note = "Small figures: 95 % intervals over images. Grey rows: without this model."
+        heads = [HEADS[name] for name in ("set", "score", *names)]
+        yield Table("Outliers", note, heads, [
             (not row["model"], [_text(row["set"]), _text(row["score"].replace("_", " ")),
-                                *(number(row[n], row[f"{n}_se"]) for n in names)])
+                                *(measured(row, name) for name in names)])
             for row in found["table"]
         ])  # fmt: skip
 

@@ -22,14 +22,13 @@ from robustvae.robustness import bounds, metrics, rates
 from robustvae.robustness.batches import each, pixels
 from robustvae.robustness.bounds import Draws
 from robustvae.robustness.finding import Finding
-from robustvae.robustness.metrics import Summary, Values
+from robustvae.robustness.metrics import Values
 from robustvae.runtime import seeding
 
 Images = NDArray[np.uint8]  # [N, C, H, W]
 Score = Callable[[Images, str], dict[str, Values]]  # and a name -> scores, higher is more foreign
 MOST = 1000  # images of each set, at most
 DRAWS = 8  # of the importance-weighted bound
-PARTS = 10  # of the jackknife
 RATE = 0.1  # of Adam on a posterior, for regret
 
 
@@ -206,24 +205,6 @@ def regret(
         return best - before
 
 
-def average_precision(own: Values, foreign: Values) -> float:
-    """Mean precision over the foreign images, each at its own score as the threshold."""
-    o, f = np.sort(own), np.sort(foreign)
-    hits = len(f) - np.searchsorted(f, f)
-    alarms = len(o) - np.searchsorted(o, f)
-    return float((hits / (hits + alarms)).mean())
-
-
-def precision_with_error(own: Values, foreign: Values) -> Summary:
-    """Average precision; its error from leaving out tenths in turn, of both samples at once."""
-    place = np.arange(len(own)) % PARTS
-    if len(own) < PARTS:
-        return average_precision(own, foreign), float("nan")
-    left = [average_precision(own[place != k], foreign[place != k]) for k in range(PARTS)]
-    error = np.sqrt((PARTS - 1) * np.var(left))
-    return average_precision(own, foreign), float(error) if error else float("nan")
-
-
 def table(own: dict[str, Values], sets: Mapping[str, dict[str, Values]]) -> pd.DataFrame:
     """A row per set and score; both samples as large as the smaller one."""
     rows = []
@@ -232,11 +213,6 @@ def table(own: dict[str, Values], sets: Mapping[str, dict[str, Values]]) -> pd.D
             n = min(len(values), len(own[score]))
             a, b = own[score][:n], values[:n]
             row: dict[str, Any] = {"set": name, "score": score, "images": n}
-            for measure, rate in (("auroc", rates.auroc(a, b)), ("fpr95", rates.fpr95(a, b))):
-                row |= {f"{measure}{end}": v for end, v in zip(ENDS, rate, strict=True)}
-            row["ap"], row["ap_se"] = precision_with_error(a, b)
+            row |= rates.detection(a, b, paired=True)
             rows.append(row | {"likelier": row["auroc"] < 0.5})
     return pd.DataFrame(rows)
-
-
-ENDS = ("", "_se", "_low", "_high")

@@ -21,7 +21,6 @@ Images = NDArray[np.uint8]
 Places = NDArray[np.intp]
 SHOWN = 100  # images that are found least likely, of which the sentence speaks
 SAMPLES = 10_000  # from the prior, whose purity is reported
-RESAMPLES = 200  # of the bootstrap
 FITTED = 4000  # images of each kind that the detector learns from, at most
 FOREST = 100  # trees
 
@@ -57,7 +56,7 @@ def find(
         name: _scores(model, images, name, size, draws) | simple[name]
         for name, images in sets.items()
     }
-    table = _table(scores, mask, seed)
+    table = _table(scores, mask)
     purity = _purity(model, clean, outliers, seed)
     first = np.argsort(-scores["train"]["neg_elbo"], kind="stable")[:SHOWN]
     hits, count = int(mask[first].sum()), len(first)
@@ -80,9 +79,7 @@ def find(
     return Found(table, headline, purity, sentence, arrays)
 
 
-def _table(
-    scores: Mapping[str, Mapping[str, Values]], mask: NDArray[np.bool_], seed: int
-) -> pd.DataFrame:
+def _table(scores: Mapping[str, Mapping[str, Values]], mask: NDArray[np.bool_]) -> pd.DataFrame:
     """A row per score, for training and for test images."""
     rows = []
     for score in scores["train"]:
@@ -92,12 +89,9 @@ def _table(
             "test": (values["clean"], values["outliers"]),
         }
         for place, (inside, outside) in pairs.items():
-            rng = seeding.numpy_rng(seed, "outliers", "bootstrap", place, score)
             row: dict[str, Any] = {"set": place, "score": score, "model": score in MODEL_SCORES}
             row |= {"inliers": len(inside), "outliers": len(outside)}
-            for name, (value, error) in detection(inside, outside, rng).items():
-                row |= {name: value, f"{name}_se": error}
-            rows.append(row)
+            rows.append(row | rates.detection(inside, outside, paired=False))
     return pd.DataFrame(rows)
 
 
@@ -107,7 +101,7 @@ def _rates(table: pd.DataFrame) -> dict[str, float | None]:
     said = {"": "neg_elbo", "_pca": "pca", "_forest": "isolation_forest"}
     places = ("train", "test")
     found = {f"{p}_auroc{s}": known["auroc"][p, n] for p in places for s, n in said.items()}
-    found |= {f"{place}_ap": known["average_precision"][place, "neg_elbo"] for place in places}
+    found |= {f"{place}_ap": known["ap"][place, "neg_elbo"] for place in places}
     return {name: float(value) for name, value in found.items()}
 
 
@@ -163,32 +157,6 @@ def _simple(
         }
         for name, x in flat.items()
     }
-
-
-def detection(
-    inside: Values, outside: Values, rng: np.random.Generator, resamples: int = RESAMPLES
-) -> dict[str, tuple[float, float]]:
-    """AUROC (ties half), average precision, false alarms where 95 % are found; bootstrap errors."""
-    if not len(inside) or not len(outside):
-        return dict.fromkeys(("auroc", "average_precision", "fpr95"), (np.nan, np.nan))
-
-    values = np.unique(np.concatenate([inside, outside]))
-    a, b = (len(values) - 1 - np.searchsorted(values, part) for part in (inside, outside))
-
-    def rates(a: Places, b: Places) -> tuple[float, float, float]:
-        """Of places among all values, the highest first: counted, since sorting takes long."""
-        fresh, found = (np.bincount(part, minlength=len(values)) for part in (a, b))
-        alarms, hits = fresh.cumsum(), found.cumsum()
-        auroc = (found * (len(a) - alarms + fresh / 2)).sum() / (len(a) * len(b))
-        precision = (found * hits / np.maximum(alarms + hits, 1)).sum() / len(b)
-        threshold = np.searchsorted(hits, np.ceil(0.95 * len(b) - 1e-9))
-        return float(auroc), float(precision), float(alarms[threshold] / len(a))
-
-    draws = [rates(rng.choice(a, len(a)), rng.choice(b, len(b))) for _ in range(resamples)]
-    errors = np.std(draws, axis=0, ddof=1) if resamples > 1 else np.zeros(3)
-    errors[errors == 0] = np.nan  # samples that all agree are no proof of certainty
-    names = ("auroc", "average_precision", "fpr95")
-    return dict(zip(names, zip(rates(a, b), errors.tolist(), strict=True), strict=True))
 
 
 @torch.inference_mode()

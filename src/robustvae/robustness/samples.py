@@ -139,7 +139,7 @@ def class_entropy(probability: Features) -> float:
     """Entropy of the shares of the named classes, nats."""
     share = np.bincount(probability.argmax(1)) / len(probability)
     share = share[share > 0]
-    return float(-(share * np.log(share)).sum())
+    return float((share * np.log(1 / share)).sum())
 
 
 def find(
