@@ -88,6 +88,10 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "damage_1": Quantity("attack.damage_1", "damage of an attack of radius 1, squared, per pixel"),
     "damage_3": Quantity("attack.damage_3", "damage of an attack of radius 3, squared, per pixel"),
+    "noticed": Quantity("attack.noticed", "AUROC of attacked images, largest radius", False, 0.01),
+    "foreign_auroc": Quantity(
+        "foreign.mean_auroc", "AUROC of the negative ELBO, mean over foreign sets", False, 0.01
+    ),
     "worst_auroc": Quantity(
         "foreign.worst_auroc", "lowest AUROC of the negative ELBO for foreign images", False, 0.01
     ),

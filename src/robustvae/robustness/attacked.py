@@ -75,6 +75,7 @@ def find(
         headline |= {"margin" if kind == "output" else f"{kind}_margin": margin["median"]}
         if kind == "output":
             headline |= {f"damage_{r:g}": v for r, v in zip(radii, rows["damage"], strict=True)}
+            headline |= {"noticed": rows["auroc"].iloc[-1]} if "auroc" in rows else {}
         arrays |= {f"{kind}/damage": hit.damage, f"{kind}/random": hit.chance}
         arrays |= {f"{kind}/margin": hit.margin, f"{kind}/clean_error": hit.clean}
         arrays |= _strip(model, x, hit, kind)

@@ -88,29 +88,50 @@ def latent_goal(model: Any, x: Tensor) -> Goal:
 GOALS: dict[str, Callable[[Any, Tensor], Goal]] = {"output": output_goal, "latent": latent_goal}
 
 
-def pgd(goal: Goal, x: Tensor, radius: float, plan: Plan, indices: Sequence[int]) -> Tensor:
+def pgd(
+    goal: Goal, x: Tensor, radius: float, plan: Plan, indices: Sequence[int],
+    known: Sequence[Tensor] = (),
+) -> Tensor:  # fmt: skip
     """Changes d [B, C, H, W] of each image that make the goal largest, of all iterates of all
-    restarts; `indices` are the images' places in the whole set.
+    restarts, of one step to the edge, and of those `known`; `indices` are the images' places in
+    the whole set.
 
     The first try goes in steps of 2.5 radius / steps. Together they reach too little to part nearly
     equal singular values, so the second and every other one steps 2.5 radii: a power iteration.
+    Codes make R a staircase, on which a single step or chance may get further than a climb.
     """
-    best = torch.zeros_like(x)
-    highest = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
+    best = _Best(goal, x)
+    for delta in known:
+        best.see(delta, with_gradient=False)
     for restart in range(plan.restarts):
         start = _directions(x, plan, indices, f"start {restart}", 1)[0]
         scale = START if restart == 0 else 1.0
         step = STRIDE * radius / (1 if restart % 2 else plan.steps)
         delta = _within(x, scale * radius * start, radius, plan.norm)
-        for k in range(plan.steps + 1):
-            last = k == plan.steps
-            value, gradient = _value(goal, x, delta, with_gradient=not last)
-            better = value > highest
-            highest = torch.where(better, value, highest)
-            best = torch.where(_wide(better), delta, best)
-            if gradient is not None:
-                delta = _within(x, delta + step * _uphill(gradient, plan.norm), radius, plan.norm)
-    return best
+        for k in range(plan.steps):
+            up = _uphill(best.see(delta, with_gradient=True), plan.norm)
+            if restart == k == 0:
+                edge = _within(x, delta + radius * up, radius, plan.norm)
+                best.see(edge, with_gradient=False)
+            delta = _within(x, delta + step * up, radius, plan.norm)
+        best.see(delta, with_gradient=False)
+    return best.delta
+
+
+class _Best:
+    """The change of each image that the goal was largest for."""
+
+    def __init__(self, goal: Goal, x: Tensor) -> None:
+        self.goal, self.x, self.delta = goal, x, torch.zeros_like(x)
+        self.value = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
+
+    def see(self, delta: Tensor, *, with_gradient: bool) -> Tensor:
+        """Keep what is better; the gradient there (or zeros)."""
+        value, gradient = _value(self.goal, self.x, delta, with_gradient=with_gradient)
+        better = value > self.value
+        self.value = torch.where(better, value, self.value)
+        self.delta = torch.where(_wide(better), delta, self.delta)
+        return gradient
 
 
 def fgsm(goal: Goal, x: Tensor, radius: float, plan: Plan, indices: Sequence[int]) -> Tensor:
@@ -118,21 +139,15 @@ def fgsm(goal: Goal, x: Tensor, radius: float, plan: Plan, indices: Sequence[int
     start = _directions(x, plan, indices, "start 0", 1)[0]
     delta = _within(x, START * radius * start, radius, plan.norm)
     gradient = _value(goal, x, delta, with_gradient=True)[1]
-    assert gradient is not None
     return _within(x, delta + radius * _uphill(gradient, plan.norm), radius, plan.norm)
 
 
 def random(goal: Goal, x: Tensor, radius: float, plan: Plan, indices: Sequence[int]) -> Tensor:
     """The worst of `steps` directions, the same ones for every radius."""
-    best = torch.zeros_like(x)
-    highest = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
+    best = _Best(goal, x)
     for direction in _directions(x, plan, indices, "random", plan.steps):
-        delta = _within(x, radius * direction, radius, plan.norm)
-        value, _ = _value(goal, x, delta, with_gradient=False)
-        better = value > highest
-        highest = torch.where(better, value, highest)
-        best = torch.where(_wide(better), delta, best)
-    return best
+        best.see(_within(x, radius * direction, radius, plan.norm), with_gradient=False)
+    return best.delta
 
 
 def margins(
@@ -150,13 +165,11 @@ def margins(
     return found
 
 
-def _value(
-    goal: Goal, x: Tensor, delta: Tensor, *, with_gradient: bool
-) -> tuple[Tensor, Tensor | None]:
-    """The goal at x + delta, [B], and its gradient; no other tensor gets one."""
+def _value(goal: Goal, x: Tensor, delta: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
+    """The goal at x + delta, [B], and its gradient, or zeros; no other tensor gets one."""
     if not with_gradient:
         with torch.no_grad():
-            return goal(x + delta).double(), None
+            return goal(x + delta).double(), torch.zeros_like(delta)
     with torch.enable_grad():
         delta = delta.detach().requires_grad_()
         value = goal(x + delta)
@@ -251,8 +264,8 @@ def strike(
             clean = mse(through(part), part)
         rows = []
         for radius in radii:
-            attacked = part + pgd(goal, part, radius, plan, places)
-            chance = part + random(goal, part, radius, plan, places)
+            drawn = random(goal, part, radius, plan, places)
+            attacked, chance = part + pgd(goal, part, radius, plan, places, [drawn]), part + drawn
             with torch.no_grad():
                 error = mse(through(attacked), part)
                 rows.append((harm(attacked), harm(chance), error, attacked))

@@ -99,7 +99,11 @@ def find(score: Score, own: Images, train: Images | None, sets: Mapping[str, Ima
     elbo = rows[rows["score"] == "neg_elbo"]
     by_elbo = {str(s): float(v) for s, v in zip(elbo["set"], elbo["auroc"], strict=True)}
     likelier = [name for name, value in by_elbo.items() if value < 0.5]
-    headline = {"worst_auroc": min(by_elbo.values()), "likelier": len(likelier)} if by_elbo else {}
+    headline: dict[str, Any] = {}
+    if by_elbo:
+        values = list(by_elbo.values())
+        headline = {"mean_auroc": np.mean(values), "worst_auroc": min(values)}
+        headline |= {"likelier": len(likelier)}
     warned = [
         f"foreign images: {name} look likelier to the model than its own images (AUROC of the "
         f"negative ELBO {by_elbo[name]:.2f}); do not trust the likelihood alone to find them"
