@@ -9,7 +9,10 @@ import short
 import torch
 from conftest import ROOT
 from torch import Tensor
+from torch.nn import functional as F
 
+import robustvae
+from robustvae.api import shipped
 from robustvae.errors import UserError
 from robustvae.models import folder
 from robustvae.models.autoencoder import Autoencoder
@@ -161,11 +164,22 @@ def test_margins_are_interpolated_and_open_at_the_end() -> None:
 
 
 @pytest.mark.slow
-def test_pgd_beats_chance_on_the_pretrained_model() -> None:
-    model = folder.load(ROOT / "pretrained/mnist")
-    side = model.shape[-1]
-    rng = np.random.default_rng(0)
-    x = torch.from_numpy(rng.random((20, 1, side, side))).float()
-    found = {kind: _damage(kind, model, x, 2.0, Plan()) for kind in attacks.ATTACKS}
-    assert (found["pgd"] >= found["random"]).all()
-    assert (found["pgd"] >= found["fgsm"]).all()
+@pytest.mark.parametrize("name", shipped.MODELS)
+def test_pgd_beats_one_step_and_chance_on_every_model_that_comes_along(name: str) -> None:
+    model, rng = folder.load(ROOT / "pretrained" / name), torch.Generator().manual_seed(0)
+    images = F.interpolate(torch.rand((100, model.shape[0], 4, 4), generator=rng), model.shape[1:])
+    if model.shape[0] == 1:
+        digits, _ = robustvae.datasets.load("mnist-5k", "test", limit=100)
+        images = torch.from_numpy(digits).float() / 255
+    for radius in (0.5, 3.0):
+        hit = attacks.strike(model, images, "output", [radius], Plan(steps=10), 50, lambda b, n: b)
+        assert (hit.damage >= hit.chance).all()
+        assert (hit.damage[0] >= _damage("fgsm", model, images, radius, Plan()).numpy()).all()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_attack_on_cuda_is_that_of_the_cpu(model: Autoencoder, x: Tensor) -> None:
+    own = _damage("pgd", model, x, 1.0, Plan()).mean()
+    other = _damage("pgd", copy.deepcopy(model).cuda(), x.cuda(), 1.0, Plan()).mean()
+    assert float(other) == pytest.approx(float(own), rel=0.02)

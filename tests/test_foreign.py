@@ -7,6 +7,7 @@ import pytest
 import short
 from PIL import Image
 
+import robustvae
 from robustvae.data import elsewhere
 from robustvae.data.downloads import Library
 from robustvae.errors import UserError
@@ -60,7 +61,7 @@ def test_likelier_sets_are_flagged_and_the_dependable_score_is_named() -> None:
     by_score = found.table.set_index("score")
     assert by_score["auroc"]["neg_elbo"] == 0
     assert by_score["likelier"]["neg_elbo"]
-    assert found.headline == {"worst_auroc": 0.0, "likelier": 1}
+    assert found.headline == {"mean_auroc": 0.0, "worst_auroc": 0.0, "likelier": 1}
     assert found.warnings[0].startswith("foreign images: black look likelier")
     assert found.sentence.endswith("that of the negative ELBO is 0.00, on black.")
     assert foreign.find(score, X, X, {}).table is None
@@ -95,6 +96,21 @@ def test_a_trained_model_notices_noise_and_shuffled_images(model: Autoencoder) -
     other = foreign.find(foreign.ours(model, 30, 0), X, short.TRAIN, sets)
     for name, values in found.arrays.items():
         assert values == pytest.approx(other.arrays[name], rel=1e-4), name
+
+
+@pytest.mark.slow
+def test_the_model_of_mnist_takes_black_for_its_own_and_nothing_else(tmp_path: Path) -> None:
+    own = robustvae.datasets.load("mnist-5k", "test", limit=200)[0]
+    sets = {name: foreign.make(name, own, 0) for name in ("noise", "shuffle", "black")}
+    sets["digits"] = elsewhere.images("digits", own.shape[1:], 200, Library(tmp_path), 0)
+    score = foreign.ours(robustvae.load("mnist").model, 100, 0)
+    found = foreign.find(score, own, robustvae.datasets.load("mnist-5k", limit=200)[0], sets)
+    assert found.table is not None
+    auroc = found.table[found.table["score"] == "neg_elbo"].set_index("set")["auroc"]
+    assert min(auroc["noise"], auroc["shuffle"]) > 0.99
+    assert auroc["black"] < 0.5
+    assert any("black" in text and "likelier" in text for text in found.warnings)
+    assert 0 <= auroc["digits"] <= 1  # reported either way
 
 
 def test_regret_is_what_an_own_posterior_gains(model: Autoencoder) -> None:
