@@ -3,6 +3,9 @@
 import json
 import math
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +20,7 @@ from scipy import stats
 
 from robustvae import cli, params
 from robustvae.errors import UserError
-from robustvae.experiments import compare, judging, page, record, statistics
+from robustvae.experiments import compare, page, record, statistics, together
 from robustvae.robustness import inference
 
 SETS = [
@@ -368,12 +371,44 @@ def test_a_damaged_study_is_one_line(unpainted: Path, content: str) -> None:
         record.read(Path("study.csv"))
 
 
-def test_the_tables_of_published_studies_are_those_of_their_values() -> None:
+def test_the_commands_of_published_studies_make_the_tables_that_stand_there(
+    unpainted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = (ROOT / "docs/studies.md").read_text()
-    for path in (ROOT / "docs/studies").glob("*.csv"):
-        groups = compare.group(record.read(path), None, None, [])
-        tables = page.study(groups, judging.JUDGED, judging.MARGIN)
-        assert f"<!-- tables of {path.stem} -->\n\n{tables}" in text
+    shutil.copytree(ROOT / "docs", "docs")
+    commands = re.findall(r"^python -m robustvae (compare docs/studies/.*--into.*)$", text, re.M)
+    for command in commands:
+        cli.main(shlex.split(command))
+    assert Path("docs/studies.md").read_text() == text
+    assert len(commands) == len(re.findall("<!-- tables of", text)) > 0
+
+
+def test_rank_correlations_are_those_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=8)
+    runs = [
+        {s: fake_run(s, e_den=a + 0.01 * rng.normal(), skill=-(a**3), auroc=rng.normal())
+         for s in range(3)}
+        for a in shared
+    ]  # fmt: skip
+    groups = [compare.Group(one, f"{k}") for k, one in enumerate(runs)]
+    found = together.correlations(groups, ["e_den", "skill", "auroc"]).set_index(["x", "y"])
+    means = pd.DataFrame([g.values.mean() for g in groups])
+    for (x, y), row in found.iterrows():
+        assert row["rho"] == pytest.approx(stats.spearmanr(means[x], means[y]).statistic)
+        assert row["low"] < row["high"] <= 1
+    assert found.loc[("e_den", "skill"), "rho"] == pytest.approx(-1)
+    assert found.loc[("e_den", "auroc"), "high"] - found.loc[("e_den", "auroc"), "low"] > 0.5
+    (title, head, rows) = together.table(found.reset_index())
+    assert title == "Spearman's rho over the 8 groups"
+    assert (head, [row[0] for row in rows]) == (["", "e_den", "skill"], ["skill", "auroc"])
+    with pytest.raises(UserError, match="--together: needs 4 groups or more"):
+        together.correlations(groups[:3], ["e_den", "skill"])
+
+
+def fake_run(seed: int, **values: float) -> compare.Run:
+    metrics = {f"robustness.{name}": value for name, value in values.items()}
+    return compare.Run(f"{seed}", seed, {}, False, metrics, errors(1, 1, 1, 1, 1))
 
 
 def test_another_setting_may_count_as_the_seed_does(

@@ -52,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="up to which two errors count as equal (default: %(default)g)",
     )
+    parser.add_argument(
+        "--together",
+        nargs="+",
+        default=[],
+        metavar="QUANTITY",
+        help="do these go together? Spearman's rho over the groups, the others against the first",
+    )
     parser.add_argument("--out", type=Path, default=Path("reports/compare"), metavar="FOLDER")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="keep the values of every run")
     parser.add_argument(
@@ -61,10 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read, group, write, and print the table."""
-    for name in args.judge:
-        if name not in compare.QUANTITIES:
-            known = compare.QUANTITIES
-            raise UserError(f"--judge: no such quantity {name!r}{did_you_mean(name, known)}")
+    known = compare.QUANTITIES
+    for option, named in (("judge", args.judge), ("together", args.together)):
+        for name in named:
+            if name not in known:
+                raise UserError(f"--{option}: no such quantity {name!r}{did_you_mean(name, known)}")
     if not 0 < args.margin < 100:
         raise UserError(f"--margin: must be above 0 and below 100 per cent, got {args.margin:g}")
     tables = [Path(name) for name in args.experiments if name.endswith(".csv")]
@@ -81,7 +89,8 @@ def run(args: argparse.Namespace) -> None:
         runs = [run.over(args.over) for run in runs]
     groups = compare.group(runs, args.by, args.baseline, notes)
     if args.into:
-        page.put(args.into, tables[0].stem, groups, args.judge, args.margin / 100)
-    page.write(groups, notes, args.out, args.judge, args.margin / 100)
+        text = page.study(groups, args.judge, args.margin / 100, args.together)
+        page.put(args.into, tables[0].stem, text)
+    page.write(groups, notes, args.out, args.judge, args.margin / 100, args.together)
     print((args.out / "compare.md").read_text(encoding="utf-8"), end="")
     print(f"\n{args.out / 'compare.html'}")

@@ -3,6 +3,7 @@
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from robustvae.errors import UserError
+from robustvae.experiments import together as rank
 from robustvae.experiments.compare import QUANTITIES, Group
 from robustvae.experiments.judging import JUDGED, MARGIN, differences, summary
 from robustvae.experiments.statistics import ENOUGH, LEVEL
@@ -40,6 +42,7 @@ def write(
     out: Path,
     judged: Sequence[str] = JUDGED,
     margin: float = MARGIN,
+    together: Sequence[str] = (),
 ) -> None:
     """compare.csv, differences.csv, compare.md, QUANTITY.png, compare.html."""
     means, paired = summary(groups), differences(groups, judged, margin)
@@ -48,13 +51,17 @@ def write(
             frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     known = means.groupby("quantity")["mean"].count()
     shown = [quantity for quantity in QUANTITIES if known[quantity]]
-    pictures = []
-    for quantity in shown:
-        heading, path = QUANTITIES[quantity].heading, out / f"{quantity}.png"
-        with files.replace(path) as temporary:
-            style.save(figure(groups, means, quantity), temporary, DPI)
-        pictures.append((heading, sheet.uri(path.read_bytes())))
     listed = list(tables(means, paired, shown))
+    drawn = {q: (QUANTITIES[q].heading, partial(figure, groups, means, q)) for q in shown}
+    if together:
+        listed.append(rank.table(rank.correlations(groups, together)))
+        drawn["together"] = ", ".join(together), partial(rank.figure, groups, means, together)
+    pictures = []
+    for name, (heading, draw) in drawn.items():
+        path = out / f"{name}.png"
+        with files.replace(path) as temporary:
+            style.save(draw(), temporary, DPI)
+        pictures.append((heading, sheet.uri(path.read_bytes())))
     notes = [*notes, *remarks(groups, means, paired)]
     texts = {
         "md": markdown(listed, notes),
@@ -65,7 +72,9 @@ def write(
             temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def study(groups: Sequence[Group], judged: Sequence[str], margin: float) -> str:
+def study(
+    groups: Sequence[Group], judged: Sequence[str], margin: float, together: Sequence[str] = ()
+) -> str:
     """The tables of a published study: what is judged, and the comparisons in the first of it."""
     means, paired = summary(groups), differences(groups, judged, margin)
     first, _, *rest = tables(means, paired, judged)
@@ -77,12 +86,11 @@ def study(groups: Sequence[Group], judged: Sequence[str], margin: float) -> str:
         )
         for title, head, rows in rest
     ]
-    return markdown([first, *of_first], list(remarks(groups, means, paired)))
+    last = [rank.table(rank.correlations(groups, together))] if together else []
+    return markdown([first, *of_first, *last], list(remarks(groups, means, paired)))
 
 
-def put(
-    path: Path, name: str, groups: Sequence[Group], judged: Sequence[str], margin: float
-) -> None:
+def put(path: Path, name: str, made: str) -> None:
     """Write a study's tables into a page, between the marks that name it."""
     start, end = (f"<!-- {word} of {name} -->\n" for word in ("tables", "end"))
     try:
@@ -94,7 +102,7 @@ def put(
     if not found or not closed:
         raise UserError(f"{path}: lacks the lines {start.strip()} and {end.strip()}; add them")
     with files.replace(path) as temporary:
-        whole = f"{before}{start}\n{study(groups, judged, margin)}\n{end}{after}"
+        whole = f"{before}{start}\n{made}\n{end}{after}"
         temporary.write_text(whole, encoding="utf-8", newline="\n")
 
 
