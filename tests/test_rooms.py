@@ -62,6 +62,23 @@ def test_no_file_imports_upwards(name: str) -> None:
     assert not [str(i.relative_to(PACKAGE)) for i in direct(file) if forbidden(file, i)]
 
 
+def body(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of code, without signature and docstring."""
+    said = ast.get_docstring(function) is not None and len(function.body) > 1
+    end = function.end_lineno
+    assert end is not None
+    return end - function.body[said].lineno + 1
+
+
+def test_files_and_functions_are_short() -> None:
+    long = [str(path) for path in FILES if len(path.read_text().splitlines()) > 350]
+    for path in [*FILES, *(ROOT / "stages").glob("*.py")]:
+        nodes = ast.walk(ast.parse(path.read_text()))
+        functions = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+        long += [f"{path.stem}.{one.name}: {body(one)}" for one in functions if body(one) >= 40]
+    assert not long
+
+
 @pytest.mark.parametrize("stage", sorted((ROOT / "stages").glob("*.py")), ids=lambda p: p.stem)
 def test_no_stage_imports_what_is_above_it(stage: Path) -> None:
     assert {room(path) for path in direct(stage)} <= MAY["stages"]

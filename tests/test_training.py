@@ -22,6 +22,7 @@ from robustvae.models import divergences
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.models.latents import Continuous
 from robustvae.models.layers import BatchNorm2d
+from robustvae.models.objective import Objective
 from robustvae.params import LossSettings, TrainSettings
 from robustvae.runtime import device
 from robustvae.training import fitting, loop, resume, step
@@ -326,13 +327,13 @@ def test_the_optimiser_gets_the_rate() -> None:
 
 def test_beta_warms_up_linearly(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    plain = divergences.Objective.weigh
+    plain = Objective.weigh
 
     def watch(self: Any, recon: Any, divergence: Any, weight: Any, budget: Any) -> Any:
         seen.append(float(weight))
         return plain(self, recon, divergence, weight, budget)
 
-    monkeypatch.setattr(divergences.Objective, "weigh", watch)
+    monkeypatch.setattr(Objective, "weigh", watch)
     rows, _ = fit({"train.beta_warmup": 2, "loss.beta": 3.0})
     # three batches an epoch; validation weighs nothing in its one batch, and its means by beta
     checked = [0.0, 3.0]
@@ -341,13 +342,13 @@ def test_beta_warms_up_linearly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_capacity_counts_optimiser_steps_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, steps = divergences.Objective.capacity_at, []
+    plain, steps = Objective.capacity_at, []
 
-    def watch(self: divergences.Objective, step: int) -> float:
+    def watch(self: Objective, step: int) -> float:
         steps.append(step)
         return plain(self, step)
 
-    monkeypatch.setattr(divergences.Objective, "capacity_at", watch)
+    monkeypatch.setattr(Objective, "capacity_at", watch)
     fit(CAPACITY)  # three epochs of three steps, each ended by a batch of validation
     assert steps == [0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9]
 

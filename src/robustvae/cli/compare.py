@@ -38,6 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="any run of the baseline (default: KL with beta 1 and a standard normal prior, "
         "all but the loss being equal)",
     )
+    _add_judging(parser)
+    parser.add_argument("--out", type=Path, default=Path("reports/compare"), metavar="FOLDER")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="keep the values of every run")
+    parser.add_argument(
+        "--into", type=Path, metavar="PAGE", help="put a FILE.csv's table between its marks there"
+    )
+
+
+def _add_judging(parser: argparse.ArgumentParser) -> None:
+    """What is asked of the groups."""
     parser.add_argument(
         "--judge",
         nargs="+",
@@ -58,11 +68,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="QUANTITY",
         help="do these go together? Spearman's rho over the groups, the others against the first",
-    )
-    parser.add_argument("--out", type=Path, default=Path("reports/compare"), metavar="FOLDER")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="keep the values of every run")
-    parser.add_argument(
-        "--into", type=Path, metavar="PAGE", help="put a FILE.csv's table between its marks there"
     )
 
 

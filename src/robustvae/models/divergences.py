@@ -1,4 +1,4 @@
-"""Divergences of a posterior q from a prior p and the objective: nats per sample, summed over Z."""
+"""Divergences of a posterior q from a prior p: nats per sample, summed over Z."""
 
 import inspect
 import math
@@ -19,7 +19,7 @@ from robustvae.models import divergence_errors as errors
 from robustvae.models.catalogue import DIVERGENCES
 from robustvae.models.distributions import DiagNormal, Diagonal, DiagStudentT, wide
 from robustvae.models.distributions import log_student_constant as log_constant
-from robustvae.params import CapacitySettings, LossSettings
+from robustvae.params import LossSettings
 
 MARGIN = 0.05  # of logvar_bound: auto, in log-variance, to the edge of the finite region
 
@@ -287,42 +287,6 @@ class T3(Divergence):
         """Adds tau^2, the weight at which a Gaussian VAE has nearly this objective."""
         effective = values.new_full((), self.tau2)
         return {**super().stats(values), "t3_effective_beta": effective}
-
-
-@dataclass(frozen=True)
-class Objective:
-    r"""What training minimises, from terms [B]: mean distortion + beta * mean divergence.
-
-    With capacity annealing (KL only): mean distortion + weight * abs(mean KL - C(step)).
-    """
-
-    beta: float
-    capacity: CapacitySettings
-
-    def capacity_at(self, step: int) -> float:
-        """C in nats after `step` optimiser steps."""
-        c = self.capacity
-        return c.start + (c.max - c.start) * min(1.0, step / c.steps)
-
-    @property
-    def weight(self) -> float:
-        """Of the divergence, or of its distance from C."""
-        return self.beta if self.capacity.weight is None else self.capacity.weight
-
-    def __call__(self, recon: Tensor, divergence: Tensor, step: int, warmup: float = 1.0) -> Tensor:
-        """Scalar; `warmup` in [0, 1] multiplies the weight of the divergence."""
-        return self.weigh(recon, divergence, warmup * self.weight, self.capacity_at(step))
-
-    def weigh(
-        self, recon: Tensor, divergence: Tensor, weight: Tensor | float, budget: Tensor | float
-    ) -> Tensor:
-        """Scalar; `budget`: C. Both may be tensors of any type on the device of the terms."""
-        if self.beta == 0:  # the divergence may be infinite here, and 0 * inf is no number
-            return recon.mean()
-        cost = divergence.mean()
-        if self.capacity.weight is not None:
-            cost = (cost - (budget.to(cost) if isinstance(budget, Tensor) else budget)).abs()
-        return recon.mean() + (weight.to(cost) if isinstance(weight, Tensor) else weight) * cost
 
 
 def logvar_bounds(loss: LossSettings) -> tuple[Tensor | None, Tensor | None]:

@@ -88,18 +88,13 @@ def own(
         return None
     values, means, rows, reasons = found
     reports = {**losses, "likelihood": likelihood}
-    gone = {place: report.reasons for place, report in reports.items()} | {"collapse": use.reasons}
-    for place, part in gone.items():
-        reasons |= {f"{place}.{name}": why for name, why in part.items()}
-    said = [*([use.verdict] if use.collapsed else []), *use.warnings]
-    said += [text for report in reports.values() for text in report.warnings]
     details = {
-        "warnings": measure.too_sure(model, losses) + said + table.warnings(rows),
+        "warnings": measure.too_sure(model, losses) + _said(use, reports) + table.warnings(rows),
         "collapse": {"verdict": use.verdict, **use.values},
         "losses": {s: reports[s].content for s in splits},
         "likelihood": likelihood.content,
         **_summaries(values, rows),
-        "reasons": reasons,
+        "reasons": reasons | _gone({**reports, "collapse": use}),
         "score": "negative ELBO" if model.likelihood.proper(binary) else "cross-entropy + KL",
     }
     wanted = {*SHORT, bounds.bound_name(settings)}
@@ -108,6 +103,17 @@ def own(
     metrics["robustness"] = {**table.headline(rows), **use.headline}
     shown = pd.DataFrame([{"split": s, **metrics[s]} for s in splits])
     return Evaluation(metrics, details, shown, rows, values, {**latents, **_halves(means)})
+
+
+def _said(use: collapse.Collapse, reports: Mapping[str, Any]) -> list[str]:
+    """Warnings of the latents, and of each report."""
+    texts = [text for report in reports.values() for text in report.warnings]
+    return [*([use.verdict] if use.collapsed else []), *use.warnings, *texts]
+
+
+def _gone(parts: Mapping[str, Any]) -> dict[str, str]:
+    """What is missing of each part, by its place, and why."""
+    return {f"{place}.{n}": why for place, part in parts.items() for n, why in part.reasons.items()}
 
 
 def foreign(

@@ -15,8 +15,8 @@ from robustvae.data import binarize
 from robustvae.errors import UserError
 from robustvae.models.autoencoder import Autoencoder
 from robustvae.models.distributions import Diagonal, wide
-from robustvae.models.divergences import Objective
 from robustvae.models.likelihoods import Gaussian
+from robustvae.models.objective import Objective
 from robustvae.params import EvaluateSettings
 from robustvae.robustness import metrics
 from robustvae.robustness.batches import each, on, pixels, slices

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from robustvae.errors import UserError
-from robustvae.models.autoencoder import Autoencoder, Terms
-from robustvae.params import LossSettings, ModelSettings, RunSettings, TrainSettings
+from robustvae.models.autoencoder import Autoencoder
+from robustvae.params import LossSettings, RunSettings, TrainSettings
 from robustvae.runtime import distributed, files, progress
-from robustvae.runtime.device import reseed, setup
+from robustvae.runtime.device import setup
 from robustvae.runtime.progress import say
 from robustvae.training import resume, strip
 from robustvae.training.batches import Source, mix
@@ -22,7 +21,7 @@ from robustvae.training.loop import Trainer
 from robustvae.training.parallel import parallel
 from robustvae.training.robust import LEAST
 from robustvae.training.schedule import Row, stops_early
-from robustvae.training.step import LARGEST, losses
+from robustvae.training.step import LARGEST
 
 SATURATED = 1e-3  # alpha_saturation below this for a whole epoch: the penalty no longer acts
 
@@ -146,28 +145,6 @@ def warnings(loss: LossSettings, rows: list[Row]) -> list[str]:
             "compare with that one"
         )
     return found
-
-
-def replay(path: Path | str) -> tuple[Autoencoder, Terms, Tensor]:
-    """The step that stopped a training, again: model, terms [B] and loss, or its error."""
-    try:
-        saved = resume.unpack(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}; name a file in .cache/failures") from None
-    model = Autoencoder.build(
-        ModelSettings.model_validate_json(saved["model"]),
-        LossSettings.model_validate_json(saved["loss"]),
-        saved["shape"],
-    )
-    model.load_state_dict(saved["weights"])
-    model.to(saved["device"], memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.train()
-    say(f"step {saved['step']}, epoch {saved['epoch']}: {saved['why']}")
-    x, target = (saved[name].to(saved["device"]) for name in ("x", "target"))
-    reseed(x.device, saved["seed"])
-    terms, total = losses(model, x, target, **saved["how"])
-    torch.autograd.backward(total)
-    return model, terms, total
 
 
 def saturation_warning(loss: LossSettings, largest: float) -> str | None:

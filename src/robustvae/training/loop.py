@@ -14,11 +14,11 @@ from robustvae.errors import UserError
 from robustvae.models import divergences
 from robustvae.models.autoencoder import Autoencoder, Terms
 from robustvae.models.distributions import wide
-from robustvae.models.divergences import Objective
+from robustvae.models.objective import Objective
 from robustvae.params import RunSettings, TrainSettings
-from robustvae.runtime import distributed, files, seeding
+from robustvae.runtime import distributed, seeding
 from robustvae.runtime.device import reseed
-from robustvae.training import resume, strip
+from robustvae.training import failure, resume, strip
 from robustvae.training.batches import Source, batches
 from robustvae.training.parallel import Parallel
 from robustvae.training.robust import LEAST
@@ -146,7 +146,7 @@ class Trainer:
                 with self.compiling(size):
                     _, total, _ = self.work(index, numbers, deferring=not self.together)
             except ArithmeticError as error:
-                self.fail(_with_image(error, self.mine(index)), index, numbers)
+                self.fail(failure.with_image(error, self.mine(index)), index, numbers)
         self.at.step += 1
         self.at.position += 1
         return total
@@ -171,8 +171,8 @@ class Trainer:
             with self.compiling(len(index)):
                 found = self.work(index, numbers, deferring=False)
         except ArithmeticError as error:
-            self.fail(_with_image(error, self.mine(index)), index, numbers)
-        self.fail(_culprit(*found), index, numbers)
+            self.fail(failure.with_image(error, self.mine(index)), index, numbers)
+        self.fail(failure.culprit(*found), index, numbers)
 
     def mine(self, index: Tensor) -> Tensor:
         """What this process computes of a batch."""
@@ -335,47 +335,8 @@ class Trainer:
             self.stop(why)
         self.work.undo()
         self.work.seed(self.at.step)
-        x, target = self.work.batch(index)
-        weight, budget, _, acts = numbers.tolist()
-        path = self.keep.failures / f"{self.keep.digest[:16]}-step-{self.at.step}.pt"
-        state = {
-            "why": why,
-            "step": self.at.step,
-            "epoch": self.at.epoch + 1,
-            "index": index,
-            "x": x,
-            "target": target,
-            "seed": seeding.seed(self.run.seed, "latent", self.at.step),
-            "how": {"precision": self.precision, "weight": weight, "budget": budget, "acts": acts},
-            "weights": self.model.state_dict(),
-            "model": self.model.settings.model_dump_json(),
-            "loss": self.model.loss_settings.model_dump_json(),
-            "shape": list(self.model.shape),
-            "device": self.device.type,
-        }
-        with files.replace(path) as temporary:
-            temporary.write_bytes(resume.pack(state, self.keep.digest))
+        seed = seeding.seed(self.run.seed, "latent", self.at.step)
+        at = {"why": why, "step": self.at.step, "epoch": self.at.epoch + 1, "seed": seed}
+        path = failure.keep(self.work, self.keep, at, index, numbers)
         again = f"from robustvae.training import replay; replay({str(path)!r})"
         self.stop(f'{why}; to re-create the step: python -c "{again}"')
-
-
-def _with_image(error: ArithmeticError, index: Tensor) -> str:
-    """The message, with the place of the first offending sample in the training images."""
-    rows = getattr(error, "rows", None)
-    return f"{error}" + (f" (sample {rows[0]} is training image {index[rows[0]]})" if rows else "")
-
-
-def _culprit(terms: Terms, total: Tensor, norm: Tensor) -> str:
-    """Which term is not finite, and the values of all."""
-    if (total + norm).isfinite():
-        return "not finite, but finite when run again; run.deterministic: true repeats steps"
-    values = {
-        "recon": terms.recon.mean().item(),
-        "divergence": terms.divergence.mean().item(),
-        "total": total.item(),
-        "gradient norm": norm.item(),
-    }
-    name = next((n for n, v in values.items() if not math.isfinite(v)), "total")
-    every = ", ".join(f"{n} {v:g}" for n, v in values.items())
-    cure = "" if name == "gradient norm" else " or set train.grad_clip"  # infinite: nothing to clip
-    return f"{name} is not finite ({every}); lower train.lr{cure}"

@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from robustvae.models import divergences
 from robustvae.models.autoencoder import Autoencoder, Terms
 from robustvae.models.distributions import wide
-from robustvae.models.divergences import Objective
+from robustvae.models.objective import Objective
 from robustvae.params import LossSettings, RunSettings, TrainSettings
 from robustvae.runtime import seeding
 from robustvae.runtime.device import precision, reseed
