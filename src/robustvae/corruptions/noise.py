@@ -3,7 +3,7 @@
 import functools
 
 import torch
-from scipy.stats import poisson
+from scipy import special
 from torch import Generator, Tensor
 
 from robustvae.corruptions.sampling import Rules
@@ -14,7 +14,7 @@ def _poisson_table(peak: int) -> Tensor:
     """`[peak, 256]`: P(Poisson(level / 255 * peak) <= k) for k = 0 .. peak - 1."""
     rates = torch.arange(256, dtype=torch.float64) / 255 * peak
     return torch.stack(
-        [torch.from_numpy(poisson.cdf(k, rates.numpy())) for k in range(peak)]
+        [torch.from_numpy(special.pdtr(k, rates.numpy())) for k in range(peak)]
     ).float()
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from robustvae.robustness.metrics import Values
 
@@ -14,6 +13,8 @@ def paired(a: Values, b: Values) -> dict[str, float]:
     if len(difference) < 2 or not difference.std():
         nothing = 0.0 if not difference.any() else np.nan
         return found | {"low": nothing, "high": nothing, "p": np.nan}
+    from scipy import stats  # late: it takes a second
+
     test = stats.ttest_1samp(difference, 0)
     low, high = test.confidence_interval()
     return found | {"low": float(low), "high": float(high), "p": float(test.pvalue)}

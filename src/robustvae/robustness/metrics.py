@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from robustvae.models.distributions import DiagNormal, Diagonal, wide
@@ -163,6 +162,8 @@ def psnr(errors: Values) -> Values:
 def median(values: Values) -> Summary:
     """Median; its error is a quarter of the width of the 95 % order-statistic interval."""
     ordered, n = np.sort(values), len(values)
+    from scipy import stats  # late: most of what is measured does without this second
+
     low, high = (int(stats.binom.ppf(u, n, 0.5)) for u in (0.025, 0.975))
     error = (ordered[min(high, n - 1)] - ordered[low]) / (2 * 1.96) if n > 5 else np.nan
     return float(np.median(ordered)), float(error)

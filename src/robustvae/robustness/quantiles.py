@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 Array = NDArray[np.floating[Any]]
 BAND = 0.95  # share of samples from the law itself that stay inside the band everywhere at once
@@ -32,6 +32,8 @@ class Law:
     @property
     def distribution(self) -> Any:
         """The same law in SciPy."""
+        from scipy import stats  # late: it takes a second, which most stages do without
+
         if self.df:
             return stats.t(self.df, self.location, self.scale)
         return stats.norm(self.location, self.scale)

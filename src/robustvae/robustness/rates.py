@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Values = NDArray[np.floating[Any]]
 FOUND = 0.95  # share of the corrupted that the threshold of FPR95 finds
@@ -17,7 +17,7 @@ BAND = 0.1  # or this times n ** -0.2
 ROUNDING = 1e-20  # variances below it are none
 PARTS = 50  # of the jackknife
 PRIOR = 10  # images with an error that the usual variance counts as, beside those seen
-Z = float(stats.norm.ppf(0.975))
+Z = float(special.ndtri(0.975))
 
 
 class Rate(NamedTuple):
