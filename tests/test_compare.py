@@ -473,7 +473,7 @@ def test_of_several_baselines_none_is_picked_in_silence(
     record_experiment("idle", result({"loss.capacity.steps": 7}, 0.9), 99)
     cli.main(["compare", "run-0-0", "run-1-0", "idle"])
     out = capsys.readouterr().out
-    assert "several qualify (beta 1, capacity.steps 7; beta 1, capacity.steps 100000)" in out
+    assert "several qualify (beta 1, capacity.steps 7; beta 1)" in out
     assert "--baseline is needed" in out
     assert means(unpainted).xs("mRE", level="quantity")["seeds"].eq(0).all()
     cli.main(["compare", "run-0-0", "run-1-0", "idle", "--baseline", "idle"])

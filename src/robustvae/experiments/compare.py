@@ -20,6 +20,11 @@ from robustvae.params import LossSettings, yaml12
 
 UNSET = ("null", "none")  # values of settings that a label is silent about
 USUAL = {"loss.alpha": "1", "loss.df": "0"}  # together: KL between normal laws
+QUIET = {  # values that say nothing beside what is set
+    "loss.divergence": "auto",
+    "loss.capacity.steps": "100000",
+    "train.input_noise.amount": "0",
+}
 APART = ("attack", "foreign", "samples")  # files of what is measured apart
 BARE = str.maketrans("", "", '[]"')  # a list in a label is plain words
 ASIDE = (
@@ -284,7 +289,7 @@ def group(
         said = [
             f"{key.removeprefix('loss.')} {value}"
             for key, value in values.items()
-            if key == by or value not in (*UNSET, USUAL.get(key))
+            if key == by or value not in (*UNSET, USUAL.get(key), QUIET.get(key))
         ]
         usual = [key for key in USUAL if key in values]
         if usual and by not in usual and all(values[key] == USUAL[key] for key in usual):
