@@ -256,6 +256,29 @@ def test_parts_must_give_one_value_per_image(project: Path) -> None:
         rv.register.metric("mine", quantities=["psnr"])
 
 
+def test_a_metric_has_its_settings_where_it_is_named(project: Path) -> None:
+    rv.register.metric("level", pixels=True)(
+        lambda pair, *, power=1.0: {"level": pair.x.flatten(1).mean(1) ** power}
+    )
+    x = np.full((9, 8, 8), 51, np.uint8)
+
+    def level(*metrics: Any) -> float:
+        result = rv.evaluate(lambda x: x, x, names=["fog"], settings={"evaluate.metrics": metrics})
+        return float(result.table["level"].iloc[0])
+
+    assert level("level") == level({"level": {}}) == pytest.approx(0.2)
+    assert level("e_den", {"level": {"power": 2.0}}) == pytest.approx(0.04)
+    assert "'level'" in str(params.Params.model_json_schema())
+    for wrong, said in (
+        ({"level": {"powr": 2.0}}, "metric 'level': no setting 'powr' (did you mean 'power'?)"),
+        ({"level": {"power": "x"}}, "metric 'level': power: Input should be a valid number"),
+        ({"level": 3}, "metric 'level': settings must be NAME: VALUE, got 3"),
+        ({"e_den": {"power": 2.0}}, "metric 'e_den': no setting 'power', it has none of its own"),
+        ({"levle": {}}, "no metric 'levle' (did you mean 'level'?)"),
+    ):
+        assert said in refused({"evaluate.metrics": ["e_den", wrong]})
+
+
 def test_a_cell_may_be_run_again(project: Path) -> None:
     for value in (1, 2):
         code = f"def once(losses, strength): return losses * 0 + {value}\n"

@@ -158,6 +158,8 @@ def own_settings(
 def checked(part: Part, values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a part's own as it takes them; UserError where they are none."""
     known = part.settings.model_fields if part.settings else {}
+    if not isinstance(values, Mapping):
+        raise UserError(f"{part.kind} {part.name!r}: settings must be NAME: VALUE, got {values!r}")
     for name in values:
         if name not in known:
             hint = did_you_mean(name, known) or f", it has {', '.join(known) or 'none of its own'}"
@@ -205,6 +207,40 @@ class Word:
 
     def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> dict[str, Any]:
         return {"enum": self.words(), "type": "string"}
+
+
+class Chosen(str):
+    """The name of a part in a list, and settings of its own."""
+
+    own: dict[str, Any]
+
+
+class Item(Word):
+    """In a list: a word, or {word: settings of its own}."""
+
+    @override
+    def check(self, value: Any) -> Chosen:
+        if not (isinstance(value, dict) and len(value) == 1):
+            value = {super().check(value): {}}
+        ((name, given),) = value.items()
+        chosen, table = Chosen(name), TABLES[self.kind]
+        try:
+            if name not in table:
+                raise UserError(f"no {self.kind} {name!r}{did_you_mean(name, table)}")
+            chosen.own = checked(table.part(name), given)
+        except UserError as error:
+            raise PydanticCustomError("own", "{why}", {"why": str(error)}) from None
+        return chosen
+
+    @override
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        plain = super().__get_pydantic_json_schema__(schema, handler)
+        models = {name: TABLES[self.kind].part(name).settings for name in self.words()}
+        own = {name: m.model_json_schema() for name, m in models.items() if m}
+        if not own:
+            return plain
+        one = {"type": "object", "properties": own, "maxProperties": 1}
+        return {"anyOf": [plain, {**one, "additionalProperties": False}]}
 
 
 class _Given(tuple[type[Settings] | None, Any]):

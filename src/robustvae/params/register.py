@@ -107,7 +107,7 @@ def metric(
     """A function of a `robustness.metrics.Pair` -> {quantity: values [B]}, one per image.
 
     `quantities`: what it gives, its own name by default; `pixels`: it looks at images alone, so
-    that the baselines have it too. It has no settings, since DVC would not follow them.
+    that the baselines have it too.
     """
     named = tuple(quantities) or (name,)
     for other in parts.TABLES["metric"].built_in().values():
@@ -150,11 +150,6 @@ def _door(
         if where.room not in (None, parts.ROOMS[kind]):
             raise UserError(f"{title}: belongs into plugins/{parts.ROOMS[kind]}, where DVC looks")
         names = _signature(code, title, arguments, methods)
-        if kind == "metric" and names:
-            raise UserError(
-                f"{title}: a metric has no settings, got {', '.join(names)}; write them into its "
-                "file as constants"
-            )
         own = parts.own_settings(names, given, title) if kind != "dataset" else None
         taken = {"takes": [n for n in given if n in names]} if "takes" in facts else {}
         digest = plugins.digest(code)

@@ -6,9 +6,9 @@ from pydantic import Field, Strict, field_validator, model_validator
 
 from robustvae.errors import did_you_mean
 from robustvae.params.base import Natural, Positive, PositiveReal, Settings
-from robustvae.params.parts import TABLES, Word
+from robustvae.params.parts import TABLES, Chosen, Item
 
-Metrics = Annotated[tuple[Annotated[str, Word("metric")], ...], Strict(False)]
+Metrics = Annotated[tuple[Annotated[Chosen, Item("metric")], ...], Strict(False)]
 
 
 Radii = Annotated[tuple[PositiveReal, ...], Strict(False), Field(min_length=1)]

@@ -18,6 +18,7 @@ from robustvae.models.distributions import Diagonal, wide
 from robustvae.models.likelihoods import Gaussian
 from robustvae.models.objective import Objective
 from robustvae.params import EvaluateSettings
+from robustvae.params.parts import Chosen
 from robustvae.robustness import metrics
 from robustvae.robustness.batches import each, on, pixels, slices
 from robustvae.robustness.bounds import Draws, Report, select, shifted
@@ -208,9 +209,9 @@ def measure(
     return columns, _joined(means)
 
 
-def _values(metric: str, pair: Pair) -> dict[str, Tensor]:
+def _values(metric: Chosen, pair: Pair) -> dict[str, Tensor]:
     """Quantities of a metric; UserError where a plug-in gives others, or not one per image."""
-    found = METRICS[metric](pair)
+    found = METRICS[metric](pair, **metric.own)
     declared = METRICS.part(metric).facts["quantities"]
     for quantity, values in found.items():
         if quantity not in declared or values.shape != (len(pair.y),):
