@@ -24,10 +24,10 @@ from robustvae.models.divergences import (
     T3,
     Alpha,
     Gamma,
-    Objective,
     Renyi,
 )
 from robustvae.models.likelihoods import Bernoulli, Gaussian, StudentT
+from robustvae.models.objective import Objective
 from robustvae.params import CapacitySettings
 from robustvae.training import fitting
 
