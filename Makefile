@@ -20,7 +20,7 @@ repro: setup
 	@echo "Done: open reports/report.html"
 
 test: setup
-	@$(RUN) OMP_NUM_THREADS=1 python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	@$(RUN) OMP_NUM_THREADS=1 python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 quick: setup
 	@$(RUN) OMP_NUM_THREADS=1 python -m pytest -n logical --maxprocesses 4 -m "not slow"

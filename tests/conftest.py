@@ -22,6 +22,15 @@ COPIED = (
 )  # fmt: skip
 
 
+LONGEST = ("pipeline", "damage", "package", "study", "plugins", "queue", "likelihoods", "sweep")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest first: no worker is left alone with one in the end."""
+    order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What tests and the stages that they run keep for the user goes to a temporary folder."""
