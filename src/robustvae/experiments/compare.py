@@ -27,6 +27,7 @@ QUIET = {  # values that say nothing beside what is set
 }
 APART = ("attack", "foreign", "samples")  # files of what is measured apart
 BARE = str.maketrans("", "", '[]"')  # a list in a label is plain words
+MANY = 4  # so many of them are counted instead
 ASIDE = (
     "plots.",
     "report.",
@@ -285,7 +286,7 @@ def group(
         raise UserError(f"--by: no parameter of a group is {by!r}; those that differ: {known}")
     shown = ([by] if by else []) + [k for k in differ if k != by]
     for one in groups:
-        values = {key: one.run.settings.get(key, "null") for key in shown}
+        values = {key: _brief(one.run.settings.get(key, "null")) for key in shown}
         said = [
             f"{key.removeprefix('loss.')} {value}"
             for key, value in values.items()
@@ -299,6 +300,12 @@ def group(
     groups.sort(key=lambda one: [_rank(one.run.settings.get(key, "null")) for key in shown])
     notes += _refer(groups, named)
     return groups
+
+
+def _brief(value: str) -> str:
+    """A setting as a label says it: of a long list the first, the last and how many they are."""
+    items = value.split(", ") if value.startswith("[") else []
+    return value if len(items) < MANY else f"{items[0]} to {items[-1]} ({len(items)})"
 
 
 def _rank(value: str) -> tuple[bool, float, str]:
