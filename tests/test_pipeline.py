@@ -145,12 +145,18 @@ def _other(value: Any) -> Any:
 
 
 def test_each_key_reruns_the_stages_that_read_it_and_no_other(project: Project) -> None:
-    """Through DVC's own status, for every key; what follows them is the stage graph."""
+    """Through DVC's own status, for every key; what follows them is the stage graph.
+
+    DVC parses a file anew for each stage; here a text is parsed once, or that is all the time.
+    """
     path = project.folder / "params.yaml"
     original = path.read_text()
     content = params.read(path)
     code = (
-        "import sys, json, os; from dvc.repo import Repo; from pathlib import Path\n"
+        "import copy, functools, json, sys; from dvc.repo import Repo; from pathlib import Path\n"
+        "from dvc.utils.serialize import _yaml\n"
+        "parsed = functools.cache(_yaml.parse_yaml)\n"
+        "_yaml.parse_yaml = lambda *given: copy.deepcopy(parsed(*given))\n"
         "cases = json.load(sys.stdin); found = {}\n"
         "for key, text in cases.items():\n"
         "    Path('params.yaml').write_text(text)\n"
