@@ -31,6 +31,7 @@ TRIED = {
     "train": 0.4,
     "plot": 0.1,
     "evaluate": 0.25,
+    "report": 0.4,
 }  # share of their cases, to save time; others: all
 # Files that are part of a folder that a stage lists, and of no interest to it.
 UNREAD = {
