@@ -493,6 +493,13 @@ def test_a_label_is_silent_about_what_is_not_set_and_counts_a_long_list(
     assert f"| {label}, robust.name welsch, robust.strength 3 | 1 |" in out
     assert "| contamination.names impulse_noise | 1 |" in out
 
+    inner = [names[0], *reversed(names[1:5]), names[5]]  # the same ends, and as many
+    record_experiment("inner", result(changes | robust | {"contamination.names": inner}, 0.9), 99)
+    cli.main(["compare", "dirty", "inner"])
+    out = capsys.readouterr().out
+    assert f"| contamination.names {', '.join(names)} | 1 |" in out
+    assert f"| contamination.names {', '.join(inner)} | 1 |" in out
+
 
 def test_spellings_of_one_loss_are_one_group(unpainted: Path) -> None:
     spellings = [

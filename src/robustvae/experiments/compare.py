@@ -4,7 +4,7 @@ import json
 import math
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import StringIO
@@ -285,8 +285,9 @@ def group(
         known = ", ".join(differ) or "none"
         raise UserError(f"--by: no parameter of a group is {by!r}; those that differ: {known}")
     shown = ([by] if by else []) + [k for k in differ if k != by]
+    spoken = {key: _brief(table[key].unique()) for key in shown}
     for one in groups:
-        values = {key: _brief(one.run.settings.get(key, "null")) for key in shown}
+        values = {key: spoken[key][one.run.settings.get(key, "null")] for key in shown}
         said = [
             f"{key.removeprefix('loss.')} {value}"
             for key, value in values.items()
@@ -302,10 +303,15 @@ def group(
     return groups
 
 
-def _brief(value: str) -> str:
-    """A setting as a label says it: of a long list the first, the last and how many they are."""
-    items = value.split(", ") if value.startswith("[") else []
-    return value if len(items) < MANY else f"{items[0]} to {items[-1]} ({len(items)})"
+def _brief(values: Iterable[str]) -> dict[str, str]:
+    """Values of a setting -> as labels say them: of long lists the first, the last and how many
+    they are, where that still tells them apart."""
+    short = {}
+    for value in values:
+        items = value.split(", ") if value.startswith("[") else []
+        many = len(items) >= MANY
+        short[value] = f"{items[0]} to {items[-1]} ({len(items)})" if many else value
+    return short if len(set(short.values())) == len(short) else {value: value for value in short}
 
 
 def _rank(value: str) -> tuple[bool, float, str]:
