@@ -26,7 +26,7 @@ def theirs() -> Any:
     def gaussian(image: Any, *rest: Any, multichannel: bool = False, **how: Any) -> Any:
         return filters.gaussian(image, *rest, channel_axis=-1 if multichannel else None, **how)
 
-    np.float64 = np.float64  # type: ignore[attr-defined]
+    setattr(np, "float_", np.float64)  # noqa: B010 (spelt out, ruff would put its new name)
     module.gaussian = gaussian
     return imagecorruptions
 

@@ -1,5 +1,6 @@
 """Laws over the table of corruptions, hand-worked cases, and the code against a plain loop."""
 
+import io
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from robustvae import corruptions
 from robustvae.api import testing
-from robustvae.corruptions import CORRUPTIONS, FIFTEEN, blur, photometric, sampling
+from robustvae.corruptions import CORRUPTIONS, FIFTEEN, blur, jpeg, photometric, sampling
 from robustvae.corruptions.sampling import SANE, Rules
 from robustvae.runtime import seeding
 
@@ -577,3 +578,25 @@ def test_pixelate_is_pillows_to_the_bit(shape: tuple[int, ...], share: float) ->
             box = Image.Resampling.BOX
             wanted = Image.fromarray(plane).resize(small, box).resize((width, height), box)
             assert (channel == np.asarray(wanted)).all()
+
+
+@pytest.mark.parametrize("side", [(28, 28), (64, 64), (17, 23), (9, 31), (33, 80), (6, 5)])
+@pytest.mark.parametrize("quality", [5, 18, 25, 60, 100])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_is_pillows_to_the_bit(side: tuple[int, int], quality: int, channels: int) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (3, *side, channels), dtype=np.uint8)
+    x[1] = ndimage.gaussian_filter(x[1], (2, 2, 0))
+    given = torch.from_numpy(x).permute(0, 3, 1, 2)
+    found = jpeg.jpeg_compression(given, quality, torch.Generator(), sampling.SANE)
+    for image, channels_first in zip(x, found, strict=True):
+        coded = io.BytesIO()
+        Image.fromarray(image.squeeze()).save(coded, "JPEG", quality=quality)
+        wanted = np.asarray(Image.open(coded)).reshape(image.shape)
+        assert (channels_first.permute(1, 2, 0).numpy() == wanted).all()
+
+
+def test_jpeg_of_more_rows_than_a_picture_may_have() -> None:
+    x = torch.randint(0, 256, (70, 1, 1000, 8), dtype=torch.uint8)
+    few = jpeg.jpeg_compression(x[-3:], 25, torch.Generator(), sampling.SANE)
+    assert x.shape[0] * x.shape[2] > jpeg.TALLEST
+    assert (jpeg.jpeg_compression(x, 25, torch.Generator(), sampling.SANE)[-3:] == few).all()

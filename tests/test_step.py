@@ -5,6 +5,8 @@ the same memory. Tests marked `cuda` compare the real thing, where there is one.
 """
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -267,6 +269,19 @@ def test_a_fault_that_does_not_come_again_is_called_one(monkeypatch: pytest.Monk
     monkeypatch.setattr(step, "losses", once)
     with pytest.raises(UserError, match=r"step 1, epoch 1: not finite, but .* run\.deterministic"):
         short.fit()
+
+
+def test_training_and_loading_leave_the_compiler_of_torch_alone() -> None:
+    """It takes a second to import, which optimisers and some methods of tensors do unasked."""
+    code = (
+        "import sys, short, robustvae; short.fit({'train.grad_clip': 1.0, 'train.ema': 0.9}); "
+        "robustvae.load('mnist'); print({'torch._dynamo', 'sympy'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 # --- with a GPU: pytest -m cuda

@@ -3,15 +3,18 @@
 import functools
 import math
 from itertools import chain
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional
 
 from robustvae.corruptions import sampling
-from robustvae.corruptions.sampling import CUT, Rules
+from robustvae.corruptions.sampling import Rules
 
-BLOCK = 28  # places of an axis that are averaged at once
 CACHED = 2**18  # values that a processor keeps close while they are worked on
 
 
@@ -201,40 +204,26 @@ def zoom_blur(x: Tensor, zooms: tuple[float, ...], rng: Generator, rules: Rules)
     return rules.levels(total / (len(zooms) + 1))
 
 
+def _boxed(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """An array [H, W] averaged in boxes to `size`, width and height."""
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+
+
 @functools.cache
-def _boxes(size: int, wanted: int) -> tuple[Tensor, Tensor]:
-    """Weights `[size, wanted]` of Pillow's boxes along an axis, and what rounds `[wanted]`.
-
-    A box has the centres within half a step (or place). Pillow's weights are whole multiples of
-    2 ** -22; where that is a little less than 1 / n, half a level is rounded down.
-    """
-    step = size / wanted
-    centre = (torch.arange(wanted, dtype=torch.float64) + 0.5) * step
-    x = (torch.arange(size)[:, None] - centre + 0.5) / max(step, 1)
-    inside = ((x > -0.5) & (x <= 0.5)).double()
-    n = inside.sum(0)
-    tie = torch.where((0.5 + 2**22 / n).floor() * n < 2**22, -CUT, CUT)
-    return (inside / n).float(), (0.5 + tie).float()
-
-
-def _product(v: Tensor, weights: Tensor) -> Tensor:
-    """The last axis times weights `[size, wanted]`, of which all but a band is 0."""
-    rows = v.reshape(-1, v.shape[-1])
-    out = rows.new_empty(len(rows), weights.shape[1])
-    for start in range(0, weights.shape[1], BLOCK):
-        columns = slice(start, start + BLOCK)
-        used = weights[:, columns].any(1).nonzero()
-        band = slice(int(used[0]), int(used[-1]) + 1)
-        torch.mm(rows[:, band], weights[band, columns], out=out[:, columns])
-    return out.view(*v.shape[:-1], -1)
+def _enlarged(small: int, size: int) -> NDArray[Any]:
+    """For each of `size` places the one of `small` whose box it is in."""
+    return _boxed(np.arange(small, dtype=np.int32)[None], (size, 1)).reshape(size)
 
 
 def pixelate(x: Tensor, share: float, rng: Generator, rules: Rules) -> Tensor:
-    """Averaged down to `share` of each side and back up by boxes, to the bit as Pillow does it."""
-    height, width = x.shape[2:]
-    weights, half = _boxes(width, max(1, int(width * share)))
-    v = _product(x.float(), weights).add_(half).floor_()
-    weights, half = _boxes(height, max(1, int(height * share)))
-    v = (weights.T @ v).add_(half[:, None]).floor_()
-    v = _product(v, _boxes(v.shape[3], width)[0]).to(torch.uint8)
-    return v.index_select(2, _boxes(v.shape[2], height)[0].argmax(0))
+    """Averaged down to `share` of each side and back up by boxes, as Pillow does it.
+
+    Along the rows, all images are one tall picture to it; then along the columns a wide one.
+    """
+    batch, channels, height, width = x.shape
+    planes, h, w = batch * channels, max(1, int(height * share)), max(1, int(width * share))
+    rows = _boxed(x.reshape(-1, width).numpy(), (w, planes * height))
+    beside = rows.reshape(planes, height, w).swapaxes(0, 1).reshape(height, -1)
+    small = _boxed(beside, (planes * w, h)).reshape(-1, w)[:, _enlarged(w, width)]
+    large = small.reshape(h, planes, width).swapaxes(0, 1)[:, _enlarged(h, height)]
+    return torch.from_numpy(large).view(x.shape)

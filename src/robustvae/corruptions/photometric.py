@@ -1,13 +1,13 @@
-"""Changes of the grey levels: light, contrast, colour, coding."""
+"""Changes of the grey levels: light, contrast, colour, coding (its file of its own), edges."""
 
 import functools
-import io
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
 from robustvae.corruptions import sampling
+from robustvae.corruptions.jpeg import jpeg_compression as jpeg_compression
 from robustvae.corruptions.sampling import Rules
 
 
@@ -64,18 +64,6 @@ def saturate(x: Tensor, p: tuple[float, float], rng: Generator, rules: Rules) ->
     rgb = value * (1 - saturation * torch.minimum(k, 4 - k).clamp(0, 1))  # [3, B, H, W]
     y = 255 * rgb.transpose(0, 1)
     return rules.levels(y if x.shape[1] == 3 else sampling.luma(y))
-
-
-def jpeg_compression(x: Tensor, quality: int, rng: Generator, rules: Rules) -> Tensor:
-    """Pillow's JPEG, there and back."""
-    from PIL import Image
-
-    def there_and_back(image: Image.Image) -> Image.Image:
-        coded = io.BytesIO()
-        image.save(coded, "JPEG", quality=quality)
-        return Image.open(coded)
-
-    return sampling.by_pillow(x, there_and_back)
 
 
 def fog(x: Tensor, p: tuple[float, float], rng: Generator, rules: Rules) -> Tensor:

@@ -2,20 +2,16 @@
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 LUMA = (0.2125, 0.7154, 0.0721)
 Matrix = tuple[float, float, float, float]  # row by row
+BLOCK = 56  # rows of a blur that are computed together where an axis has twice as many
 CUT = 1e-4  # grey levels; float32 leaves 2.9999998 where the exact value is 3
 
 
@@ -89,10 +85,32 @@ def blur_matrix(size: int, sigma: float, mode: str = "nearest", truncate: float 
     return matrix.scatter_add_(1, border(places, size, mode), weights).float()
 
 
+@functools.cache
+def _bands(size: int, sigma: float, mode: str) -> list[tuple[slice, slice, Tensor]]:
+    """The matrix in blocks of rows: which rows, which columns are not 0 there, and the block."""
+    matrix, bands = blur_matrix(size, sigma, mode), []
+    height = BLOCK if size >= 2 * BLOCK else size
+    for start in range(0, size, height):
+        rows = slice(start, start + height)
+        used = matrix[rows].any(0).nonzero()
+        columns = slice(int(used[0]), int(used[-1]) + 1)
+        bands.append((rows, columns, matrix[rows, columns]))
+    return bands
+
+
 def blur(x: Tensor, sigma: float, mode: str = "nearest", vertical: bool = False) -> Tensor:
     """Gaussian blur along both axes, or along the columns alone."""
-    y = blur_matrix(x.shape[-2], sigma, mode) @ x
-    return y if vertical else y @ blur_matrix(x.shape[-1], sigma, mode).T
+    height, width = x.shape[-2:]
+    y = x.new_empty(x.shape)
+    for rows, columns, block in _bands(height, sigma, mode):
+        torch.matmul(block, x[..., columns, :], out=y[..., rows, :])
+    if vertical:
+        return y
+    lines = y.view(-1, width)
+    out = torch.empty_like(lines)
+    for rows, columns, block in _bands(width, sigma, mode):
+        torch.mm(lines[:, columns], block.T, out=out[:, rows])
+    return out.view(x.shape)
 
 
 @functools.cache
@@ -161,12 +179,3 @@ def motion(x: Tensor, degrees: Tensor, radius: float, sigma: float) -> Tensor:
             y[a:b].add_(padded[a:b].narrow(2, int(shift[a]), y.shape[2]), alpha=weight)
     y = y.view(*x.shape[:3], len(columns))[..., :width]
     return y.index_select(0, torch.argsort(order))
-
-
-def by_pillow(x: Tensor, change: "Callable[[Image], Image]") -> Tensor:
-    """Apply a change of Pillow images to each image of the batch."""
-    from PIL.Image import fromarray
-
-    arrays = x.permute(0, 2, 3, 1).squeeze(3).contiguous().numpy()
-    changed = np.stack([np.asarray(change(fromarray(array))) for array in arrays])
-    return torch.from_numpy(changed).view(x.shape[0], *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)

@@ -112,7 +112,7 @@ def _drawn(q: Diagonal) -> Tensor:
 
 def _constant(value: Tensor | float | tuple[float, ...], dim: int) -> nn.Buffer:
     """[Z], and no part of the weights: the settings say it."""
-    full = torch.as_tensor(value, dtype=torch.get_default_dtype()).expand(dim).clone()
+    full = torch.empty(dim).copy_(torch.as_tensor(value, dtype=torch.get_default_dtype()))
     return nn.Buffer(full, persistent=False)
 
 

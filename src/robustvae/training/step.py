@@ -5,8 +5,10 @@ can have it recorded once and replayed. A step that is not finite changes nothin
 follows, until the host looks.
 """
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +28,8 @@ from robustvae.training.robust import bounded, weights
 from robustvae.training.schedule import clip_norm
 
 LARGEST = "alpha_saturation"  # of it the history has an epoch's largest value, else the mean
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+GUARDED = ("add_param_group", "zero_grad", "step", "state_dict", "load_state_dict")
 WARM = 3  # steps before one is recorded, in which libraries choose and allocate what they need
 
 
@@ -85,6 +89,15 @@ def joined(parts: Sequence[Terms]) -> Terms:
     return Terms(recon, divergence, parts[0].out, {}, torch.cat(known) if known else None)
 
 
+def _plain(kind: type[torch.optim.Adam]) -> Callable[..., Any]:
+    """The optimiser without what has torch's compiler leave its methods alone.
+
+    It imports that compiler, a second of each training's start, to compile nothing.
+    """
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in GUARDED}
+    return type(kind.__name__, (kind,), methods | {"step": torch.no_grad()(methods["step"])})
+
+
 class Step:
     """A model with its optimiser: what a batch does to them, and the sums of the epoch."""
 
@@ -101,8 +114,7 @@ class Step:
         self.clip = clip_norm(settings, model.loss_settings)
         self.precision = precision(settings.precision, self.device)
         self.parameters = list(model.parameters())
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-        self.optimizer = kind(
+        self.optimizer = _plain(OPTIMIZERS[settings.optimizer])(
             self.parameters, settings.lr, weight_decay=settings.weight_decay, fused=True,
             capturable=cuda,
         )  # fmt: skip
