@@ -43,7 +43,8 @@ NAMED = {  # every example of the page, in one run
     "evaluate.metrics": ["e_den", "delta_elbo", "edges"],
 }
 SMALL = {"train.epochs": 2, "evaluate.iwae_samples": 4, "evaluate.iwae_images": 20,
-         "plots.examples": 4, "plots.dpi": 60}  # fmt: skip
+         "evaluate.attacks.images": 4, "evaluate.attacks.steps": 2, "evaluate.samples.images": 20,
+         "plots.examples": 4, "plots.dpi": 60, "plots.vector": "none"}  # fmt: skip
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import copy_project, overlay
-from test_pipeline import SMALL, Project
+from test_pipeline import Project
+from test_study import TINY
 
 from robustvae import params
 
@@ -15,8 +16,7 @@ pytestmark = pytest.mark.slow
 def test_a_queue_of_experiments_runs_and_one_is_applied(tmp_path: Path) -> None:
     project = Project(tmp_path / "project", copy_project(tmp_path / "project", tmp_path))
     path = project.folder / "params.yaml"
-    tiny = SMALL | {"data.limit": 60, "train.epochs": 1, "corruptions.names": ["fog", "stripe"]}
-    path.write_text(yaml.safe_dump(overlay(params.read(path), tiny), sort_keys=False))
+    path.write_text(yaml.safe_dump(overlay(params.read(path), TINY), sort_keys=False))
     project("git init -q -b main && git add -A && git commit -qm 'Start'")
     project("dvc exp run --queue -n good -S loss.df=3.0")
     project("dvc exp run --queue -n bad -S train.batch_size=0")

@@ -15,7 +15,10 @@ from test_pipeline import SMALL, Project
 from robustvae import params
 from robustvae.experiments import record, study
 
-TINY = SMALL | {"data.limit": 60, "train.epochs": 1, "corruptions.names": ["fog", "stripe"]}
+TINY = SMALL | {
+    "data.limit": 60, "train.epochs": 1, "corruptions.names": ["fog", "stripe"],
+    "evaluate.samples.images": 20,
+}  # fmt: skip
 
 
 def test_stages_are_those_that_lead_to_numbers_with_what_they_need() -> None:
@@ -53,7 +56,7 @@ def test_a_study_gives_the_numbers_of_dvc_and_goes_on_where_it_was_cut(tmp_path:
     sets = (
         "-S loss.df=4.0 -S run.seed=1 -S contamination.fraction=0.2 -S contamination.names=[stripe]"
     )
-    project(f"dvc exp run -S loss.beta=2.0 {sets} -S contamination.kind=corruption")
+    project(f"dvc exp run -S loss.beta=2.0 {sets} -S contamination.kind=corruption evaluate")
     metrics = json.loads((project.folder / "reports" / "metrics.json").read_text())
     table = pd.read_csv(project.folder / "reports" / "robustness.csv")
     (one,) = (

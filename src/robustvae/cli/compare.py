@@ -93,9 +93,12 @@ def run(args: argparse.Namespace) -> None:
     if args.over:
         runs = [run.over(args.over) for run in runs]
     groups = compare.group(runs, args.by, args.baseline, notes)
+    means, paired = (
+        judging.summary(groups), judging.differences(groups, args.judge, args.margin / 100)
+    )  # fmt: skip
     if args.into:
-        text = page.study(groups, args.judge, args.margin / 100, args.together)
+        text = page.study(groups, means, paired, args.judge, args.together)
         page.put(args.into, tables[0].stem, text)
-    page.write(groups, notes, args.out, args.judge, args.margin / 100, args.together)
+    page.write(groups, means, paired, notes, args.out, args.together)
     print((args.out / "compare.md").read_text(encoding="utf-8"), end="")
     print(f"\n{args.out / 'compare.html'}")

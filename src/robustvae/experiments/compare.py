@@ -17,6 +17,7 @@ from dvc.exceptions import DvcException
 from robustvae.errors import UserError, did_you_mean
 from robustvae.experiments.statistics import relative
 from robustvae.params import LossSettings, yaml12
+from robustvae.params.loading import flatten
 
 UNSET = ("null", "none")  # values of settings that a label is silent about
 USUAL = {"loss.alpha": "1", "loss.df": "0"}  # together: KL between normal laws
@@ -215,7 +216,7 @@ def assemble(
     rows = table[table["method"] == "model"].set_index(["group", "corruption", "severity"])
     settings, standard = judge(content)
     seed = int(settings.pop("run.seed"))
-    return Run(name, seed, settings, standard, _dotted(metrics), rows["e_den"], **more)
+    return Run(name, seed, settings, standard, flatten(metrics), rows["e_den"], **more)
 
 
 def judge(content: dict[str, Any]) -> tuple[dict[str, str], bool]:
@@ -228,7 +229,7 @@ def judge(content: dict[str, Any]) -> tuple[dict[str, str], bool]:
     # One loss, one spelling: auto where it stands for the same, alpha 1 where it is not set.
     usual = kl or loss.kind == loss.model_copy(update={"divergence": "auto"}).kind
     same = {"alpha": loss.order, "divergence": "auto" if usual else loss.kind}
-    settings = _dotted({**content, "loss": loss.model_dump() | same})
+    settings = flatten({**content, "loss": loss.model_dump() | same})
     return {k: plain(v) for k, v in settings.items() if not k.startswith(ASIDE)}, standard
 
 
@@ -250,10 +251,6 @@ def _content(commit: str, path: str) -> str:
         return str(dvc.api.read(path, rev=commit))
     except (DvcException, OSError) as error:
         raise UserError(f"{path}: {error}") from None
-
-
-def _dotted(nested: dict[str, Any]) -> dict[str, Any]:
-    return {str(k): v for k, v in pd.json_normalize(nested).to_dict("records")[0].items()}
 
 
 def plain(value: Any) -> str:

@@ -13,7 +13,6 @@ import pandas as pd
 from robustvae.errors import UserError
 from robustvae.experiments import together as rank
 from robustvae.experiments.compare import QUANTITIES, Group
-from robustvae.experiments.judging import JUDGED, MARGIN, differences, summary
 from robustvae.experiments.statistics import ENOUGH, LEVEL
 from robustvae.reporting import sheet
 from robustvae.reporting.figures import style
@@ -38,14 +37,16 @@ INTRO = (
 
 def write(
     groups: Sequence[Group],
+    means: pd.DataFrame,
+    paired: pd.DataFrame,
     notes: Sequence[str],
     out: Path,
-    judged: Sequence[str] = JUDGED,
-    margin: float = MARGIN,
-    together: Sequence[str] = (),
+    together: Sequence[str],
 ) -> None:
-    """compare.csv, differences.csv, compare.md, QUANTITY.png, compare.html."""
-    means, paired = summary(groups), differences(groups, judged, margin)
+    """compare.csv, differences.csv, compare.md, QUANTITY.png, compare.html.
+
+    `means` and `paired`: of `judging.summary` and `judging.differences`.
+    """
     for name, frame in (("compare", means), ("differences", paired)):
         with files.replace(out / f"{name}.csv") as temporary:
             frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
@@ -73,10 +74,13 @@ def write(
 
 
 def study(
-    groups: Sequence[Group], judged: Sequence[str], margin: float, together: Sequence[str] = ()
+    groups: Sequence[Group],
+    means: pd.DataFrame,
+    paired: pd.DataFrame,
+    judged: Sequence[str],
+    together: Sequence[str],
 ) -> str:
     """The tables of a published study: what is judged, and the comparisons in the first of it."""
-    means, paired = summary(groups), differences(groups, judged, margin)
     first, _, *rest = tables(means, paired, judged)
     of_first = [
         (

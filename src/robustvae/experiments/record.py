@@ -1,8 +1,9 @@
 """A study as files: values of every run as CSV, beside it the settings that all share, a recipe."""
 
+import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def read(path: Path) -> list[Run]:
         rows = [{str(k): str(v) for k, v in row.items()} for row in table.to_dict("records")]
         if not rows:
             raise ValueError("it is empty")
-        return [_run(row, shared) for row in rows]
+        parse = functools.cache(yaml12.parse)  # most runs say the same
+        return [_run(row, shared, parse) for row in rows]
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(
             f"{path}: no table of runs ({str(error).partition(chr(10))[0]}); make one with "
@@ -69,7 +71,7 @@ def read(path: Path) -> list[Run]:
         ) from None
 
 
-def _run(row: dict[str, str], shared: dict[str, str]) -> Run:
+def _run(row: dict[str, str], shared: dict[str, str], parse: Callable[[str], Any]) -> Run:
     errors = {key: float(row.pop(key) or "nan") for key in list(row) if key.count("/") == 2}
     places = [(group, name, int(level)) for group, name, level in (k.split("/") for k in errors)]
     index = pd.MultiIndex.from_tuples(places, names=SETS)
@@ -79,7 +81,7 @@ def _run(row: dict[str, str], shared: dict[str, str]) -> Run:
     settings = shared | row
     content: dict[str, Any] = {}
     for key, text in settings.items():
-        _put(content, key.split("."), yaml12.parse(text))
+        _put(content, key.split("."), parse(text))
     _, standard = judge(content)
     return Run(name, int(seed), settings, standard, metrics,
                pd.Series(list(errors.values()), index), origin=known)  # fmt: skip

@@ -3,6 +3,7 @@
 docs/statistics.md says why these.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -85,15 +86,20 @@ def power(effect: float, sd: float, seeds: int, level: float) -> float:
     return 1.0 if math.isnan(found) else found  # SciPy gives up where it is certain
 
 
-def detectable(sd: float, seeds: int, level: float) -> float:
-    """The smallest mean difference that is found with a power of 80 %, by bisection."""
-    low, high = 0.0, sd
-    while power(high, sd, seeds, level) < POWER:
+@functools.cache
+def _detectable(seeds: int, level: float) -> float:
+    low, high = 0.0, 1.0
+    while power(high, 1, seeds, level) < POWER:
         high *= 2
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (low, middle) if power(middle, sd, seeds, level) >= POWER else (middle, high)
+        low, high = (low, middle) if power(middle, 1, seeds, level) >= POWER else (middle, high)
     return high
+
+
+def detectable(sd: float, seeds: int, level: float) -> float:
+    """The smallest mean difference that is found with a power of 80 %, by bisection."""
+    return sd * _detectable(seeds, level)
 
 
 def seeds_needed(effect: float, sd: float, level: float) -> int | None:
