@@ -123,10 +123,9 @@ def figure(groups: Sequence[Group], table: pd.DataFrame, quantity: str) -> Any:
     left = 0.35 + 0.068 * max(len(line) for name in names for line in name.splitlines())
     (axes,) = style.grid(made, 1, 1, left=left, bottom=0.45, top=0.1)
     rows = table[table["quantity"] == quantity]
-    for place, group in enumerate(groups):
-        values = group.values[quantity]
-        axes.plot(values, [place] * len(values), "o", color=style.BLUE, ms=4, alpha=0.6)
-    y = np.arange(len(groups))
+    y, values = np.arange(len(groups)), [group.values[quantity] for group in groups]
+    dots = np.concatenate(values), np.repeat(y, [len(part) for part in values])
+    axes.plot(*dots, "o", color=style.BLUE, ms=4, alpha=0.6)
     axes.plot(rows["mean"], y, "|", color=style.INK, ms=14, mew=1.8)
     axes.hlines(y, rows["low"], rows["high"], color=style.INK, lw=1.2)
     axes.set_yticks(y, names)

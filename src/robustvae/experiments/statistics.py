@@ -8,7 +8,8 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from numpy.typing import NDArray
+from scipy import special, stats
 
 GROUPS = ("noise", "blur", "photometric", "overlay")
 ENOUGH = 3  # seeds from which on there is an interval
@@ -26,28 +27,27 @@ def relative(errors: pd.Series, base: pd.Series) -> dict[str, float]:
     mRE: the same of one ratio per group, sum(e - e_clean) / sum(e_base - e_base,clean), which has
     no meaning, and is nan, where one of the sums is not above 0. The geometric group is apart.
     """
-    table = pd.concat({"e": errors, "base": base}, axis=1, join="inner")  # sets that both have
-    clean = table.xs("clean", level="group").iloc[0]
-    table = table.drop("clean", level="group")
-    rises = (table - clean).groupby("group").sum(skipna=False)
-    logs = pd.DataFrame({
-        "mRE": _log_ratio(table).groupby("group").mean(),
-        "relative_mRE": _log_ratio(rises),
-    })  # fmt: skip
-    means = logs[logs.index.isin(GROUPS)].mean(skipna=False)
-    return {
-        "mRE": 100 * math.exp(means["mRE"]),
-        "relative_mRE": 100 * math.exp(means["relative_mRE"]),
-        "geometric_mRE": 100 * math.exp(logs["mRE"].get("geometric", math.nan)),
-    }
+    if not errors.index.equals(base.index):
+        both = errors.index.intersection(base.index)
+        errors, base = errors[both], base[both]
+    of, table = errors.index.get_level_values("group"), np.stack([errors, base])
+    rises = table - table[:, of == "clean"][:, :1]
+    logs = {"mRE": dict[str, float](), "relative_mRE": dict[str, float]()}
+    for group in dict.fromkeys(of[of != "clean"]):
+        members = of == group
+        logs["mRE"][group] = float(_log_ratio(table[:, members]).mean())
+        logs["relative_mRE"][group] = float(_log_ratio(rises[:, members].sum(1)))
+    found = {}
+    for name, known in logs.items():
+        values = [value for group, value in known.items() if group in GROUPS]
+        found[name] = 100 * math.exp(np.mean(values)) if values else math.nan
+    return found | {"geometric_mRE": 100 * math.exp(logs["mRE"].get("geometric", math.nan))}
 
 
-def _log_ratio(table: pd.DataFrame) -> pd.Series:
-    positive = np.log(table.where(table > 0))
-    ratios = positive["e"] - positive["base"]
-    groups = ratios.index.get_level_values("group")
-    whole = ~groups.isin(groups[ratios.isna()])  # a group that lacks a ratio has none
-    return pd.Series(ratios.where(whole))
+def _log_ratio(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """nan where one of the two is not above 0."""
+    logs = np.log(np.where(table > 0, table, math.nan))
+    return np.asarray(logs[0] - logs[1])
 
 
 def estimate(values: pd.Series, scale: float = 0.0) -> dict[str, float]:
@@ -56,11 +56,16 @@ def estimate(values: pd.Series, scale: float = 0.0) -> dict[str, float]:
     Below three seeds, and where the values agree up to the rounding of numbers of size `scale` (at
     least their own), there is neither interval nor test.
     """
-    known = values.dropna()
-    found = {"seeds": len(known), "mean": float(known.mean()), **dict.fromkeys(SPREAD, math.nan)}
-    if len(known) >= ENOUGH and known.sem() > ROUNDING * max(known.abs().max(), scale):
-        test = stats.ttest_1samp(known, 0)
-        found |= zip(SPREAD, map(float, (*test.confidence_interval(), test.pvalue)), strict=True)
+    known = values.dropna().to_numpy()
+    n, mean = len(known), float(values.mean())
+    found = {"seeds": n, "mean": mean, **dict.fromkeys(SPREAD, math.nan)}
+    if n < ENOUGH:
+        return found
+    error = float(known.std(ddof=1)) / math.sqrt(n)
+    if error > ROUNDING * max(abs(known).max(), scale):
+        half = float(special.stdtrit(n - 1, 1 - LEVEL / 2)) * error
+        p = 2 * float(special.stdtr(n - 1, -abs(mean) / error))
+        found |= {"low": mean - half, "high": mean + half, "p": p}
     return found
 
 
@@ -74,14 +79,14 @@ def equivalence(values: pd.Series, margin: float) -> float:
     """p of two one-sided t tests: small where the mean lies within +- margin of 0."""
     known = values.dropna()
     distance = (margin - abs(known.mean())) / known.std() * math.sqrt(len(known))
-    return float(stats.t.sf(distance, len(known) - 1))
+    return float(special.stdtr(len(known) - 1, -distance))
 
 
 def power(effect: float, sd: float, seeds: int, level: float) -> float:
     """Chance that a two-sided t test of `seeds` differences of this sd finds their mean."""
     if seeds < 2:
         return 0.0
-    critical = stats.t.ppf(1 - level / 2, seeds - 1)
+    critical = special.stdtrit(seeds - 1, 1 - level / 2)
     found = float(stats.nct.sf(critical, seeds - 1, effect / sd * math.sqrt(seeds)))
     return 1.0 if math.isnan(found) else found  # SciPy gives up where it is certain
 
