@@ -17,7 +17,7 @@ from robustvae import corruptions
 from robustvae.runtime import seeding
 
 Image = np.ndarray  # uint8 [H, W]
-IMAGES = 10_000
+IMAGES, COLOUR = 10_000, 500
 SIZE = 28
 COLUMNS = ("ms", "loop_ms", "colour64_ms")
 
@@ -258,16 +258,17 @@ def seconds(work: Callable[..., object], *arguments: Any) -> float:
 def measure(rounds: int = 5, looped: int = 50) -> dict[str, dict[str, float]]:
     """Milliseconds per image at the default severity, best of `rounds`, and the ratio to the loop.
 
-    `ms`: 10,000 grey images of 28 x 28, all cores. `loop_ms`: in turns with it, `looped` of them on
-    one core. `colour64_ms`: 500 colour images of 64 x 64, all cores.
+    `ms`: grey images of 28 x 28, all cores. `loop_ms`: in turns with it, `looped` of them on one
+    core. `colour64_ms`: colour images of 64 x 64, all cores.
     """
-    grey, colour = blobs(IMAGES, 1, SIZE), blobs(500, 3, 64)
+    grey, colour = blobs(IMAGES, 1, SIZE), blobs(COLOUR, 3, 64)
     table: dict[str, dict[str, float]] = {}
-    for name, entry in corruptions.FIFTEEN.items():
+    for name in corruptions.FIFTEEN:
+        severity = corruptions.resolve(name, "default")
         rows = [
             (
                 seconds(corruptions.corrupt_images, grey, name) / IMAGES,
-                seconds(loop, grey[:looped, 0], name, entry.default) / looped,
+                seconds(loop, grey[:looped, 0], name, severity) / looped,
                 seconds(corruptions.corrupt_images, colour, name) / len(colour),
             )
             for _ in range(rounds)

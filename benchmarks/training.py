@@ -206,12 +206,16 @@ def operations(net: Net) -> float:
     return counter.get_total_flops() / net.batch
 
 
-def product_rate(dtype: torch.dtype, size: int = 2048) -> float:
-    """Operations per second of a large matrix product."""
-    a, b = torch.rand(2, size, size).to(dtype)
-    start = time.perf_counter()
-    torch.mm(a, b)
-    return 2 * size**3 / (time.perf_counter() - start)
+def product_rate(dtype: torch.dtype, largest: int = 2048) -> float:
+    """Operations per second of a large matrix product; of a smaller one where that takes long."""
+    size, seconds = 128, 0.0
+    while size < largest and seconds < 0.05:
+        size *= 2
+        a, b = torch.rand(2, size, size).to(dtype)
+        start = time.perf_counter()
+        torch.mm(a, b)
+        seconds = time.perf_counter() - start
+    return 2 * size**3 / seconds
 
 
 def speed(name: str, rounds: int, share: float) -> dict[str, dict[str, float]]:
