@@ -127,6 +127,12 @@ def test_importing_the_package_is_light() -> None:
     assert time.perf_counter() - start < 2  # 0.05 s when nothing else runs
 
 
+@pytest.mark.parametrize("stage", ["download", "preprocess", "contaminate", "report"])
+def test_stages_that_compute_nothing_start_without_torch(stage: str) -> None:
+    code = f"import sys, stages.{stage}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_torchvision_imports_in_a_fresh_interpreter() -> None:
     code = (
         "from robustvae.runtime import torchvision_shim as vision\n"

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from robustvae import corruptions
-from robustvae.data import binarize
 from robustvae.data.contaminated import SPLITS, share
 from robustvae.data.downloads import Library
 from robustvae.data.pictures import Geometry
@@ -22,7 +20,6 @@ from robustvae.params import ContaminationSettings
 from robustvae.runtime import files, seeding
 
 Images = NDArray[np.uint8]
-Places = NDArray[np.int64]
 # (images to replace, split, how many) -> outliers; a split's stream is its own
 Maker = Callable[[Images, str, int], Images]
 
@@ -174,6 +171,10 @@ def _binarised(images: Images, data: Prepared, seed: int, split: str) -> Images:
     mode = data.info["binarize"]
     if mode not in ("threshold", "static"):
         return images
+    import torch  # not at the top: most runs have nothing to replace, and do without
+
+    from robustvae.data import binarize
+
     rng = seeding.generator(seed, "contamination", "binarize", split)
     found = binarize.apply(torch.from_numpy(images), mode, data.info["threshold"], rng)
     return found.numpy()

@@ -11,6 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from robustvae.robustness.inference import t_test
+
 GROUPS = ("noise", "blur", "photometric", "overlay")
 ENOUGH = 3  # seeds from which on there is an interval
 ROUNDING = 1e-12  # relative; values that vary less are equal
@@ -57,16 +59,11 @@ def estimate(values: pd.Series, scale: float = 0.0) -> dict[str, float]:
     least their own), there is neither interval nor test.
     """
     known = values.dropna().to_numpy()
-    n, mean = len(known), float(values.mean())
-    found = {"seeds": n, "mean": mean, **dict.fromkeys(SPREAD, math.nan)}
-    if n < ENOUGH:
+    found = {"seeds": len(known), "mean": float(values.mean()), **dict.fromkeys(SPREAD, math.nan)}
+    if len(known) < ENOUGH:
         return found
-    error = float(known.std(ddof=1)) / math.sqrt(n)
-    if error > ROUNDING * max(abs(known).max(), scale):
-        half = float(special.stdtrit(n - 1, 1 - LEVEL / 2)) * error
-        p = 2 * float(special.stdtr(n - 1, -abs(mean) / error))
-        found |= {"low": mean - half, "high": mean + half, "p": p}
-    return found
+    error = known.std(ddof=1) / math.sqrt(len(known))
+    return found | t_test(known) if error > ROUNDING * max(abs(known).max(), scale) else found
 
 
 def estimate_ratio(values: pd.Series) -> dict[str, float]:

@@ -186,7 +186,7 @@ def plane(run: Run, title: str) -> Figure | None:
     if run.model.family == "vq" or run.model.settings.latent_dim != 2:
         return None
     u = np.linspace(*TRAVERSED, max(run.settings.steps, 15))
-    x, y = (run.law(dim).distribution.ppf(u) for dim in (0, 1))
+    x, y = (run.law(dim).ppf(u) for dim in (0, 1))
     tiles = _decoded(run, np.stack(np.meshgrid(x, y), -1))
     note = run.note(f"n = {len(u) ** 2} mean images, equal steps of the prior's probability")
     columns, names = ([f"{value:.1f}" for value in axis] for axis in (x, y))
@@ -201,7 +201,7 @@ def traversals(run: Run, title: str) -> Figure | None:
     u = np.linspace(*TRAVERSED, run.settings.steps)
     z = np.tile(run.latents["mu"][0].astype(float), (len(dims), len(u), 1))
     for row, dim in enumerate(dims):
-        z[row, :, dim] = run.law(dim).distribution.ppf(u)
+        z[row, :, dim] = run.law(dim).ppf(u)
     note = run.note(f"mean images, n = {len(dims)} of {z.shape[-1]} latents", "one test image")
     names, columns = [f"z{dim}" for dim in dims], [f"{100 * p:.0f} %" for p in u]
     across = "quantile of the prior"
