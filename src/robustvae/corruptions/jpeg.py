@@ -23,7 +23,7 @@ TO_YCC = torch.tensor(
 )
 ROUND = torch.tensor([UNIT / 2, 128 * UNIT + UNIT / 2 - 1, 128 * UNIT + UNIT / 2 - 1])
 FROM_YCC = torch.tensor([[0.0, 91881.0], [-22554.0, -46802.0], [116130.0, 0.0]])  # of cb, cr
-ALONE = 128**2  # pixels of a colour image, from which on Pillow does it faster by itself
+ALONE = 128**2  # pixels of a colour image, beyond which Pillow does it faster by itself
 TALLEST = 65_500  # rows of a picture in JPEG
 
 
@@ -35,9 +35,8 @@ def jpeg_compression(x: Tensor, quality: int, rng: Generator, rules: Rules) -> T
         return _coded(x, divisors[0])
     if height * width > ALONE:
         pictures = x.permute(0, 2, 3, 1).contiguous()
-        return torch.stack([_there_and_back(p, quality=quality) for p in pictures]).permute(
-            0, 3, 1, 2
-        )
+        changed = [_there_and_back(picture, quality=quality) for picture in pictures]
+        return torch.stack(changed).permute(0, 3, 1, 2)
     ycc = torch.einsum("kc,bchw->kbhw", TO_YCC / UNIT, x.float())
     planes = ycc.add_((ROUND / UNIT).view(3, 1, 1, 1)).to(torch.uint8)  # cut, not rounded
     y = _coded(planes[0][:, None], divisors[0]).float() + 0.5
