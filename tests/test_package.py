@@ -97,11 +97,7 @@ def test_the_library_works_from_the_wheel_alone(built: Path, tmp_path: Path) -> 
     assert written == {"robustness.png", "report.html", "my-model", "both.html"}
 
 
-def test_a_script_of_a_user_is_typed(tmp_path: Path) -> None:
-    script = ROOT / "tests" / "notebook.py"
-    uses = {name for name in robustvae.__all__ if f"rv.{name}" in script.read_text()}
+def test_the_script_that_mypy_checks_uses_every_public_name() -> None:
+    script = (ROOT / "tests" / "notebook.py").read_text()
+    uses = {name for name in robustvae.__all__ if f"rv.{name}" in script}
     assert uses == set(robustvae.__all__) - {"__version__"}
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull]
-    cache = ["--cache-dir", str(tmp_path), "--follow-imports", "silent"]
-    environment = os.environ | {"MYPYPATH": str(ROOT / "src")}
-    subprocess.run([*command, *cache, str(script)], check=True, env=environment, cwd=tmp_path)
