@@ -15,8 +15,6 @@ from torch.nn import functional
 from robustvae.corruptions import sampling
 from robustvae.corruptions.sampling import Rules
 
-CACHED = 2**18  # values that a processor keeps close while they are worked on
-
 
 def gaussian_blur(x: Tensor, sigma: float, rng: Generator, rules: Rules) -> Tensor:
     """Gaussian blur, edge repeated."""
@@ -177,11 +175,8 @@ def defocus_blur(x: Tensor, p: tuple[float, float], rng: Generator, rules: Rules
             x.index_select(axis, sampling.border(end, x.shape[axis], "mirror")) for end in ends
         )
         x = torch.cat([left, x, right], axis)
-    planes, parts = x.flatten(0, 1), []
-    for part in torch.split(planes, max(1, CACHED // planes[0].numel())):
-        y = _defocused(part.contiguous(), radius, sigma)
-        parts.append(rules.levels(y[:, half:-half, half:-half]))
-    return torch.cat(parts).view(shape)
+    y = _defocused(x.flatten(0, 1).contiguous(), radius, sigma)
+    return rules.levels(y[:, half:-half, half:-half]).view(shape)
 
 
 @functools.cache
