@@ -249,7 +249,7 @@ def run(name: str) -> str:
         with everything_there():
             there = CASES[name]()
         for a, b in zip(tree_leaves(here), tree_leaves(there), strict=True):
-            np.testing.assert_allclose(np.asarray(b, float), np.asarray(a, float), 2e-3, 2e-3)
+            np.testing.assert_allclose(np.asarray(b, float), np.asarray(a, float), 1e-5, 1e-9)
     except Exception:
         return traceback.format_exc(limit=-3)
     return ""

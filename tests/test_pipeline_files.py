@@ -122,8 +122,7 @@ def _of_evaluate() -> set[str]:
     return {f"evaluate.{names}" for root, names in chains if root == "settings" and names in fields}
 
 
-def covers(listed: str, used: str) -> bool:
-    """Does a stage that lists one place of params.yaml run again when the other changes?"""
+def _covers(listed: str, used: str) -> bool:
     return used == listed or used.startswith(f"{listed}.")
 
 
@@ -134,8 +133,8 @@ def test_listed_params_are_those_that_the_stage_reads(stage: str) -> None:
         used = used - {"data"} | _of_data()
     if "evaluate" in used:
         used = used - {"evaluate"} | _of_evaluate()
-    unlisted = {u for u in used if not any(covers(entry, u) for entry in listed)}
-    unread = {entry for entry in listed if not any(covers(entry, u) for u in used)}
+    unlisted = {u for u in used if not any(_covers(entry, u) for entry in listed)}
+    unread = {entry for entry in listed if not any(_covers(entry, u) for u in used)}
     assert not unlisted, f"read but not listed in dvc.yaml: {unlisted}"
     assert not unread, f"listed in dvc.yaml but not read: {unread}"
 

@@ -17,7 +17,7 @@ from robustvae.experiments import record, study
 
 TINY = SMALL | {
     "data.limit": 60, "train.epochs": 1, "corruptions.names": ["fog", "stripe"],
-    "evaluate.samples.images": 20,
+    "evaluate.outliers": ["noise"], "evaluate.samples.images": 20, "plots.vector": "none",
 }  # fmt: skip
 
 
