@@ -220,5 +220,5 @@ def pixelate(x: Tensor, share: float, rng: Generator, rules: Rules) -> Tensor:
     rows = _boxed(x.reshape(-1, width).numpy(), (w, planes * height))
     beside = rows.reshape(planes, height, w).swapaxes(0, 1).reshape(height, -1)
     small = _boxed(beside, (planes * w, h)).reshape(-1, w)[:, _enlarged(w, width)]
-    large = small.reshape(h, planes, width).swapaxes(0, 1)[:, _enlarged(h, height)]
+    large = small.reshape(h, planes, width).swapaxes(0, 1).take(_enlarged(h, height), axis=1)
     return torch.from_numpy(large).view(x.shape)

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from robustvae.corruptions import sampling
 from robustvae.corruptions.sampling import Rules
 
 UNIT = 2.0**16  # fixed point of the conversions
@@ -34,24 +36,27 @@ def jpeg_compression(x: Tensor, quality: int, rng: Generator, rules: Rules) -> T
     if channels == 1:
         return _coded(x, divisors[0])
     if height * width > ALONE:
-        pictures = x.permute(0, 2, 3, 1).contiguous()
-        changed = [_there_and_back(picture, quality=quality) for picture in pictures]
-        return torch.stack(changed).permute(0, 3, 1, 2)
+        pictures = np.empty((batch, height, width, channels), np.uint8)
+        for channel in range(channels):  # one by one: a fifth of the time
+            pictures[..., channel] = x[:, channel]
+        for picture in pictures:
+            picture[:] = _there_and_back(picture, quality=quality)
+        return torch.from_numpy(pictures).permute(0, 3, 1, 2)
     ycc = torch.einsum("kc,bchw->kbhw", TO_YCC / UNIT, x.float())
-    planes = ycc.add_((ROUND / UNIT).view(3, 1, 1, 1)).to(torch.uint8)  # cut, not rounded
+    planes = sampling.rounded(ycc, (ROUND / UNIT).view(3, 1, 1, 1))
     y = _coded(planes[0][:, None], divisors[0]).float() + 0.5
     halves = _coded(_halved(planes[1:].flatten(0, 1)), divisors[1])
     halves = halves[..., : (height + 1) // 2, : (width + 1) // 2]
     colour = _doubled(halves)[:, :height, :width].float() - 128
     rgb = torch.einsum("kc,cbhw->bkhw", FROM_YCC / UNIT, colour.view(2, batch, height, width))
-    return rgb.add_(y).clamp_(0, 255).to(torch.uint8)
+    return sampling.rounded(rgb, y)
 
 
-def _there_and_back(pixels: Tensor, **how: Any) -> Tensor:
+def _there_and_back(pixels: NDArray[Any], **how: Any) -> NDArray[Any]:
     """One picture `[H, W]` or `[H, W, 3]`."""
     coded = io.BytesIO()
-    Image.fromarray(pixels.numpy()).save(coded, "JPEG", **how)
-    return torch.from_numpy(np.array(Image.open(coded)))
+    Image.fromarray(pixels).save(coded, "JPEG", **how)
+    return np.asarray(Image.open(coded))
 
 
 @functools.cache
@@ -68,9 +73,9 @@ def _coded(x: Tensor, divisors: list[int]) -> Tensor:
     padded = functional.pad(x, (0, -width % 8, 0, -height % 8), mode="replicate")
     parts = []
     for part in torch.split(padded, max(1, TALLEST // padded.shape[2])):
-        tall = part.reshape(-1, part.shape[3])
-        parts.append(_there_and_back(tall, qtables=[divisors]).view(part.shape))
-    return torch.cat(parts)[:, :, :height, :width]
+        tall = part.reshape(-1, part.shape[3]).numpy()
+        parts.append(_there_and_back(tall, qtables=[divisors]).reshape(part.shape))
+    return torch.from_numpy(np.concatenate(parts))[:, :, :height, :width]
 
 
 def _halved(v: Tensor) -> Tensor:

@@ -2,11 +2,12 @@
 
 import functools
 
+import numpy as np
 import torch
 from scipy import special
 from torch import Generator, Tensor
 
-from robustvae.corruptions.sampling import Rules
+from robustvae.corruptions.sampling import Rules, by_table
 
 
 @functools.cache
@@ -22,17 +23,18 @@ def shot_noise(x: Tensor, peak: int, rng: Generator, rules: Rules) -> Tensor:
     """Poisson(v * peak) / peak, by inversion: counts above `peak` are white anyway."""
     u = torch.rand(x.shape, generator=rng).flatten()
     level = x.flatten().int()
-    count = torch.zeros(u.shape, dtype=torch.int32)
+    count = np.zeros(u.shape, np.uint8)
     for table in _poisson_table(peak):
-        count += u >= table.index_select(0, level)
+        count += u.numpy() >= table.index_select(0, level).numpy()
     shades = rules.levels(torch.arange(peak + 1) * (255 / peak))
-    return shades.index_select(0, count).view(x.shape)
+    return by_table(torch.from_numpy(count), shades).view(x.shape)
 
 
 def impulse_noise(x: Tensor, share: float, rng: Generator, rules: Rules) -> Tensor:
     """Each value is hit with probability `share`, and then black or white."""
-    u = torch.rand(x.shape, generator=rng)
-    return x.masked_fill(u < share, 255).masked_fill_(u < share / 2, 0)
+    u = torch.rand(x.shape, generator=rng).numpy()
+    hit, black = ((u < bound).view(np.uint8) for bound in (share, share / 2))
+    return torch.from_numpy((x.numpy() | -hit) & (black - 1))  # a tenth of the time of masks
 
 
 def gaussian_noise(x: Tensor, sd: float, rng: Generator, rules: Rules) -> Tensor:

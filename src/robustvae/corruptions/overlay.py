@@ -29,9 +29,9 @@ def spatter(
     """Spots of mud where a smoothed normal field exceeds a threshold, their rims soft above 0.8."""
     mean, sd, fine, threshold, soft = p
     field = mean + sd * torch.randn(len(x), 1, *x.shape[2:], generator=rng)
-    spots = (sampling.blur(field, fine * rules.unit) > threshold).float()
+    spots = sampling.where(torch.gt, sampling.blur(field, fine * rules.unit), threshold)
     mask = sampling.blur(spots, soft * rules.unit)
-    mask = mask * (mask >= 0.8)
+    mask = mask * sampling.where(torch.ge, mask, 0.8)
     return rules.levels(torch.lerp(x.float(), torch.tensor(MUD[: x.shape[1]]).view(-1, 1, 1), mask))
 
 

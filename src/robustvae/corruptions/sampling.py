@@ -2,8 +2,9 @@
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,9 +44,23 @@ MNIST_C = Rules()
 SANE = Rules(cut=False, vertical_blur=False, stretched_shear=False)
 
 
-def rounded(y: Tensor, offset: float = 0.5) -> Tensor:
+def rounded(y: Tensor, offset: float | Tensor = 0.5) -> Tensor:
     """Clip to 0..255 and cut after adding `offset`: 0.5 rounds to the nearest level."""
-    return (y + offset).clamp_(0, 255).to(torch.uint8)
+    levels = (y + offset).clamp_(0, 255).numpy()
+    return torch.from_numpy(levels.astype(np.uint8))  # a seventh of the time that torch takes
+
+
+def where(compare: Callable[..., Any], x: Tensor, y: Tensor | float) -> Tensor:
+    """1.0 where it is so, else 0.0: `torch.lerp(a, b, where(...))` is exact.
+
+    In Booleans a comparison takes three times as long, and `torch.where` twenty times.
+    """
+    return compare(x, y, out=torch.empty_like(x))  # type: ignore[no-any-return]
+
+
+def by_table(x: Tensor, table: Tensor) -> Tensor:
+    """Each grey level replaced by its entry in `table` `[256]`."""
+    return table.index_select(0, x.flatten().int()).view(x.shape)
 
 
 def luma(x: Tensor) -> Tensor:
@@ -149,7 +164,7 @@ def warp(x: Tensor, a: Matrix) -> Tensor:
         y.addcmul_(flat.index_select(1, index), weight)
     y = y.view(x.shape)
     darkest = flat.view(batch, -1).amin(1).view(-1, 1, 1, 1)
-    return torch.where(y == 0, y, torch.maximum(y, darkest))
+    return torch.maximum(y, darkest * where(torch.gt, y, 0))
 
 
 def motion(x: Tensor, degrees: Tensor, radius: float, sigma: float) -> Tensor:
@@ -173,9 +188,13 @@ def motion(x: Tensor, degrees: Tensor, radius: float, sigma: float) -> Tensor:
     padded = x.flatten(0, 1).flatten(1).float().index_select(1, places)
     padded = padded.view(*x.shape[:2], -1).index_select(0, order)
     y = torch.zeros(*x.shape[:2], height * len(columns))  # rows as long as the padded ones
-    for weight, shift in zip(weights, (dy + top) * len(columns) + dx + left, strict=True):
-        changes = np.flatnonzero(np.diff(shift)) + 1
-        for a, b in pairwise([0, *changes.tolist(), len(shift)]):
-            y[a:b].add_(padded[a:b].narrow(2, int(shift[a]), y.shape[2]), alpha=weight)
+    shifts = (dy + top) * len(columns) + dx + left
+    bounds = np.pad(shifts[:, 1:] != shifts[:, :-1], ((0, 0), (1, 1)), constant_values=True)
+    for weight, shift, bound in zip(weights, shifts, bounds, strict=True):
+        ends = np.flatnonzero(bound)  # of the images that share a place
+        sizes = (ends[1:] - ends[:-1]).tolist()
+        parts = zip(padded.split_with_sizes(sizes), shift[ends[:-1]].tolist(), strict=True)
+        moved = [part.narrow(2, at, y.shape[2]) for part, at in parts]
+        torch._foreach_add_(y.split_with_sizes(sizes), moved, alpha=weight)
     y = y.view(*x.shape[:3], len(columns))[..., :width]
     return y.index_select(0, torch.argsort(order))
