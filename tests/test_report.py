@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from robustvae.errors import UserError
 from robustvae.reporting import cells, first, tables
 from robustvae.reporting import page as report
 from robustvae.reporting.tables import Results
+from robustvae.robustness.finding import Finding
 from robustvae.runtime import files
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
@@ -375,6 +377,91 @@ def test_the_kind_of_model_is_named(loss: dict[str, Any], latent: str, text: str
     known = {"divergence": "auto", "alpha": 1.0, "beta": 1.0, "df": 0.0}
     model = {"latent_dim": 8, "latent": {"name": latent, "codes": 64}}
     assert report.describe({"loss": known | loss, "model": model}) == text
+
+
+def test_the_first_screen_says_on_what_the_model_was_trained(results: Results) -> None:
+    config = results.config
+    assert f">toy · {report.describe(config)}</p>" in report.page(results, "t")
+    stained = {"kind": "corruption", "fraction": 0.3, "names": ["stripe", "fog"], "severity": 5}
+    stained |= {"checksums": {"train.npy": "ef56"}}
+    config["data"]["contamination"] = stained
+    config["loss"]["robust"] = {"name": "trimmed", "strength": 0.35, "after": 1.0}
+    config["train"] = {
+        "input_noise": {"name": "gaussian", "amount": 0.1},
+        "mixture": {"fraction": 0.2, "corruption": "shot_noise"},
+    }
+    page = report.page(results, "t")
+    assert list(report.trained(config)) == [
+        "30% outliers among the training images (stripe and fog)",
+        "trimmed 0.35",
+        "gaussian 0.1 on its input in training",
+        "20% shot noise in training",
+    ]
+    assert all(text in page for text in report.trained(config))
+    assert "<dt>severity</dt><dd>5</dd>" in page
+    assert "<dt>contaminated train.npy</dt><dd><code>ef56</code></dd>" in page
+    stained |= {"kind": "classes", "inliers": [3]}
+    assert next(report.trained(config)).endswith("(other classes)")
+
+
+@pytest.mark.parametrize("margin", [2.13, None, math.inf])
+def test_attacks_foreign_images_samples_and_outliers_stand_beside_the_corruptions(
+    results: Results, margin: float | None
+) -> None:
+    before = {name for name, _, _ in report.cards(results)}
+    radii = pd.DataFrame({"kind": ["output"] * 2, "radius": [1.0, 3.0], "damage": [0.1, 0.2]})
+    sets = pd.DataFrame({"set": ["black", "black", "noise"], "score": ["e_self", *["neg_elbo"] * 2],
+                         "auroc": [0.01, 0.02, 0.99], "likelier": [True, True, False],
+                         "images": 9})  # fmt: skip
+    drawn = pd.DataFrame({"images": ["train", "prior"], "fd": [0.711, 39.7]})
+    outliers = {"headline": {"found_first": 0.98, "outliers": 0.1}, "sentence": "", "table": []}
+    shown = dataclasses.replace(
+        results,
+        attack=Finding(radii, {"margin": margin}),
+        foreign=Finding(sets, {"worst_auroc": 0.02}),
+        sample=Finding(drawn, {"fd": 39.7, "fd_floor": 0.711}),
+        evaluation={**results.evaluation, "outliers": outliers},
+    )
+    told = {name: (cell.text, remark) for name, cell, remark in report.cards(shown)}
+    added = {name: told[name] for name in told if name not in before}
+    assert list(added) == [
+        "Outliers found first", "Margin under attack", "Foreign images noticed", "Samples"
+    ]  # fmt: skip
+    assert added["Margin under attack"][0] == ("2.1" if margin == 2.13 else "over 3")
+    assert added["Foreign images noticed"][0] == "0.02"
+    assert added["Foreign images noticed"][1].startswith("on black, the worst of 2 foreign sets")
+    assert added["Samples"] == (
+        "39.7", "Frechet distance of samples to test images; 0.711 for training images"
+    )  # fmt: skip
+    assert added["Outliers found first"][0] == "98%"
+    purity = {"reason": "too few"}
+    outliers |= {"purity": purity}
+    page = report.page(shown, "t")
+    for what in ("damage, margin", "scores of images", "FD, KD"):
+        assert f"<td>{what}</td>" in page
+        assert f"<td>{what}</td>" not in report.page(results, "t")
+
+
+def test_a_finding_comes_back_from_its_files(tmp_path: Path) -> None:
+    table = pd.DataFrame({"set": ["black"], "auroc": [0.02]})
+    words = {"worst_auroc": 0.02, "margin": math.inf}
+    told = Finding(table, words, "A sentence.", ["a warning"], {"x": "why"}, {"a": np.ones(2)})
+    told.save(tmp_path / "foreign")
+    read = Finding.load(tmp_path / "foreign")
+    assert read.table is not None
+    assert read.table.equals(table)
+    assert read.headline == {"worst_auroc": 0.02, "margin": None}
+    assert (read.sentence, read.warnings, read.reasons) == (
+        "A sentence.",
+        ["a warning"],
+        {"x": "why"},
+    )
+    assert read.arrays["a"].tolist() == [1, 1]
+    assert files.read_json(tmp_path / "foreign.json") == read.headline
+    Finding(reasons={"outliers": "none"}).save(tmp_path / "foreign")
+    read = Finding.load(tmp_path / "foreign")
+    assert read.table is None
+    assert read.reasons == {"outliers": "none"}
 
 
 @pytest.fixture

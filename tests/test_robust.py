@@ -14,6 +14,7 @@ from robustvae.models.autoencoder import Autoencoder
 from robustvae.params import RobustSettings
 from robustvae.training import fit
 from robustvae.training.catalogue import ROBUST
+from robustvae.training.fitting import summary
 from robustvae.training.robust import bounded, weights
 
 WEIGHING = {"trimmed": 0.25, "rejected": 1.0, "huber": 0.3, "welsch": 0.5}
@@ -158,5 +159,8 @@ def test_the_best_epoch_is_chosen_by_the_robust_objective() -> None:
     plain = [row["val_recon"] + row["val_divergence"] for row in rows]  # type: ignore[operator]
     assert rows[0]["val_total"] == pytest.approx(plain[0], rel=1e-6)  # it does not act yet
     assert all(row["val_total"] < p for row, p in zip(rows[1:], plain[1:], strict=True))  # type: ignore[operator]
+    assert f"weights as of {100 * float(rows[1]['effective_share'] or 0):.1f}%" in summary(
+        rows[1], 12, 0
+    )
     totals = [float(row["val_total"] or 0) for row in rows]
     assert np.argmin(totals) > np.argmin(plain)  # which thinks that learning does harm

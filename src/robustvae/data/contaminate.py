@@ -32,6 +32,8 @@ def contaminate(data: Prepared, settings: ContaminationSettings, out: Path) -> d
     facts: dict[str, Any] = {"kind": settings.kind, "fraction": settings.fraction}
     if settings.kind == "none" or (settings.fraction == 0 and settings.inliers is None):
         return {**facts, "contaminated": False}
+    own = {"corruption": ("names", "severity"), "classes": ("inliers",)}.get(settings.kind, ())
+    facts |= {name: getattr(settings, name) for name in own}
     if settings.kind == "classes":
         parts = {split: _of_classes(data, settings, split) for split in SPLITS}
         test = data.grey("test")[~_inside(data, settings, "test")]

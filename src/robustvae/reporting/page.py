@@ -30,7 +30,7 @@ def page(results: Results, title: str) -> str:
     data, bars = results.config["data"], first.bars(results)
     content = {
         "title": title,
-        "eyebrow": f"{data['name']} · {describe(results.config)}",
+        "eyebrow": " · ".join([data["name"], describe(results.config), *trained(results.config)]),
         "verdict": first.verdict(bars),
         "bars": bars,
         "severities": first.severities(results),
@@ -96,6 +96,23 @@ def describe(config: Mapping[str, Any]) -> str:
     return f"VAE, {kind}, {rest}"
 
 
+def trained(config: Mapping[str, Any]) -> Iterator[str]:
+    """On what, and by what, where a reader would expect clean images and a plain mean."""
+    facts, train = config["data"].get("contamination"), config.get("train", {})
+    if facts:
+        what = {"classes": "other classes", "invert": "inverted"}.get(facts["kind"], facts["kind"])
+        if facts["kind"] == "corruption" and "names" in facts:
+            what = first.listed([name.replace("_", " ") for name in facts["names"]])
+        yield f"{facts['fraction']:.0%} outliers among the training images ({what})"
+    robust = config.get("loss", {}).get("robust", {"name": "none"})
+    if robust["name"] != "none":
+        yield f"{robust['name']} {robust['strength']:g}"
+    if (noise := train.get("input_noise", {})).get("amount"):
+        yield f"{noise['name']} {noise['amount']:g} on its input in training"
+    if (mixture := train.get("mixture", {})).get("fraction"):
+        yield f"{mixture['fraction']:.0%} {mixture['corruption'].replace('_', ' ')} in training"
+
+
 def lead(results: Results) -> str:
     """The answer in one sentence."""
     error, skill = _headline(results, "e_den"), _headline(results, "skill")
@@ -139,6 +156,7 @@ def cards(results: Results) -> Iterator[tuple[str, Cell, str]]:
     many = "corruption has" if len(skills) == 1 else "corruptions have"
     wins = f"a constant wins on {number(first.get('constant_wins')).text}"
     yield "Worse than a baseline", below, f"of {len(skills)} {many} skill below 0; {wins}"
+    yield from _beyond(results)
     if "active_units" in collapse:
         used = Cell(f"{collapse['active_units']} of {collapse['latent_dim']}")
         yield "Active units", used, "latents that vary with the image"
@@ -151,6 +169,29 @@ def cards(results: Results) -> Iterator[tuple[str, Cell, str]]:
         yield "Log-likelihood", bound, f"nats per image; {what}"
     geometric = number(first.get("geometric_e_den"))
     yield "Geometric error", geometric, "per pixel; apart, never in the headline"
+
+
+def _beyond(results: Results) -> Iterator[tuple[str, Cell, str]]:
+    """The same of outliers in training, adversaries, foreign images, samples: what was measured."""
+    found = (results.evaluation.get("outliers") or {}).get("headline", {})
+    if found.get("found_first") is not None:
+        remark = f"of the training images it finds least likely; {found['outliers']:.0%} of all are"
+        yield "Outliers found first", Cell(f"{found['found_first']:.0%}"), remark
+    attack, foreign, sample = (finding.headline for finding in results.found.values())
+    if "margin" in attack and (rows := results.attack.table) is not None:
+        margin = attack["margin"]
+        known = margin is not None and math.isfinite(margin)
+        text = f"{margin:.2g}" if known else f"over {rows['radius'].max():g}"
+        remark = "change of an image that moves its reconstruction by the clean error; median"
+        yield "Margin under attack", Cell(text), remark
+    if "worst_auroc" in foreign and (rows := results.foreign.table) is not None:
+        own = rows[rows["score"] == "neg_elbo"].set_index("set")["auroc"]
+        remark = f"on {own.idxmin()}, the worst of {len(own)} foreign sets; negative ELBO, AUROC"
+        yield "Foreign images noticed", Cell(f"{foreign['worst_auroc']:.2f}"), remark
+    if sample.get("fd") is not None:
+        floor = number(sample.get("fd_floor")).text
+        remark = f"Frechet distance of samples to test images; {floor} for training images"
+        yield "Samples", number(sample["fd"]), remark
 
 
 def pictures(results: Results, width: int) -> dict[str, list[dict[str, str]]]:
@@ -207,8 +248,10 @@ def parameters(results: Results) -> dict[str, list[tuple[str, str]]]:
     """Section -> (key, value) of everything the run was made of."""
     config, data = results.config, results.config["data"]
     kept = ("name", "shape", "counts", "binarize", "threshold", "split_seed")
+    stained = data.get("contamination", {})
     sections = {
         "run": config.get("run", {}), "data": {k: data[k] for k in kept if k in data},
+        "contamination": {k: v for k, v in stained.items() if k not in ("checksums", "counts")},
         "corruptions": {k: v for k, v in results.corrupted.items() if k != "sets"},
         **{name: config.get(name, {}) for name in ("model", "loss", "train")},
     }  # fmt: skip
@@ -236,10 +279,12 @@ def facts(results: Results) -> list[tuple[str, str]]:
 
 
 def checksums(results: Results) -> list[tuple[str, str]]:
-    """SHA-256 of the prepared and the corrupted images."""
-    prepared = results.config["data"].get("checksums", {})
+    """SHA-256 of the prepared, the contaminated and the corrupted images."""
+    data = results.config["data"]
+    stained = data.get("contamination", {}).get("checksums", {})
     corrupted = {item["file"]: item["sha256"] for item in results.corrupted.get("sets", [])}
-    return [*prepared.items(), *corrupted.items()]
+    apart = {f"contaminated {file}": digest for file, digest in stained.items()}
+    return [*data.get("checksums", {}).items(), *apart.items(), *corrupted.items()]
 
 
 def _headline(results: Results, name: str) -> Cell:

@@ -41,18 +41,19 @@ class Finding:
     def save(self, stem: Path) -> None:
         """STEM.csv, STEM.json with the headline, STEM.npz with arrays and words."""
         words = {name: getattr(self, name) for name in ("sentence", "warnings", "reasons")}
+        words["headline"] = plain(self.headline)
         text = "\n"
         if self.table is not None:
             text = self.table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         with files.replace(stem.with_suffix(".csv")) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
-        files.write_json(stem.with_suffix(".json"), plain(self.headline))
+        files.write_json(stem.with_suffix(".json"), words["headline"])
         said = np.array(json.dumps({"measured": self.table is not None, **words}))
         files.save_npz(stem.with_suffix(".npz"), **self.arrays, words=said)
 
     @classmethod
     def load(cls, stem: Path) -> "Finding":
-        """Table, words and arrays that `save` wrote."""
+        """All that `save` wrote, from the table and the arrays."""
         path = stem.with_suffix(".npz")
         arrays = files.read_npz(path)
         try:

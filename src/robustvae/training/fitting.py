@@ -161,8 +161,12 @@ def saturation_warning(loss: LossSettings, largest: float) -> str | None:
 def summary(row: Row, epochs: int, speed: float) -> str:
     """An epoch in one line; images a second with validation included."""
     penalty = math.inf if row["val_divergence"] is None else row["val_divergence"]
+    # Totals of a robust objective are no sum of recon and divergence, which are over all images.
+    share, weight = row.get("effective_share"), row.get("beta_weight")
+    robust = f"; totals: weights as of {share:.1%} of the images" if share else ""
+    robust = f"; beta loss: mean weight {weight:.2g}" if weight else robust
+    parts = f"recon {row['val_recon']:.2f}, divergence {penalty:.2f}{robust}"
     return (
         f"epoch {row['epoch']}/{epochs}  train {row['train_total']:.2f}  "
-        f"val {row['val_total']:.2f} (recon {row['val_recon']:.2f}, divergence {penalty:.2f})  "
-        f"lr {row['lr']:.2g}  {speed:,.0f} images/s"
+        f"val {row['val_total']:.2f} ({parts})  lr {row['lr']:.2g}  {speed:,.0f} images/s"
     )

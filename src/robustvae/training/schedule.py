@@ -4,8 +4,9 @@ import math
 
 from robustvae.params import LossSettings, TrainSettings
 
-# Of the history; None: infinite. train_total is what was minimised, val_total recon +
-# beta * divergence: the same, except under beta_warmup and capacity, which differ by the epoch.
+# Of the history; None: infinite. train_total is what was minimised, val_total recon + beta *
+# divergence, or the robust objective once that acts: the same, except under beta_warmup and
+# capacity, which differ by the epoch.
 Row = dict[str, float | int | None]
 
 # Norms measured on digits and MNIST, in nats per image: with bernoulli 20 to 500 and 99 % below

@@ -187,12 +187,16 @@ def roc(
 
 def _curves(axes: Axes, pairs: Mapping[str, tuple[Values, Values]]) -> None:
     """ROC of pairs of scores, what must be told apart second, with their areas."""
+    areas = []
     for colour, (name, (inside, outside)) in zip(CYCLE * 5, pairs.items(), strict=False):
         alarms, found = roc_points(inside, outside)
-        area = float(np.trapezoid(found, alarms))
-        axes.plot(alarms, found, color=colour, lw=1.4, label=f"{name}  {area:.3f}")
+        areas.append(float(np.trapezoid(found, alarms)))
+        axes.plot(alarms, found, color=colour, lw=1.4, label=f"{name}  {areas[-1]:.3f}")
     axes.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=":")
-    axes.legend(loc="lower right", fontsize=7.5, title="AUROC", title_fontsize=7.5)
+    axes.legend(
+        loc="lower right" if np.mean(areas) > 0.5 else "upper left",  # where fewer curves are
+        fontsize=7.5, title="AUROC", title_fontsize=7.5,
+    )  # fmt: skip
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
 
 
