@@ -18,6 +18,7 @@ from robustvae.reporting.figures.style import (
     ORANGE,
     RED,
     grid,
+    legend,
     sheet,
     styled,
 )
@@ -85,10 +86,7 @@ def bars(table: pd.DataFrame, names: Sequence[str], quantities: Sequence[str],
         for row in np.flatnonzero(group[1:] != group[:-1]):
             axes.axhline(row + 0.5, color=MUTED, lw=0.6)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles[::-1], labels[::-1], loc="upper left", ncols=3,
-        bbox_to_anchor=(0, 1 - 0.52 / figure.get_size_inches()[1]),
-    )  # fmt: skip
+    legend(figure, handles[::-1], labels[::-1])
     return figure
 
 

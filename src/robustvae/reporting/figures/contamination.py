@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from robustvae.reporting.figures.charts import roc_points
@@ -16,6 +17,7 @@ from robustvae.reporting.figures.style import (
     RED,
     WIDTH,
     grid,
+    legend,
     place,
     sheet,
     styled,
@@ -34,8 +36,8 @@ ACROSS, DOWN = 20, 5  # pictures of the grid
 @styled
 def curves(arrays: Arrays, title: str, note: str) -> Figure:
     """ROC and precision-recall of every score, for training and for test images."""
-    figure = sheet(6.2, title, note)
-    axes, mask = grid(figure, 4, 2, gap=(0.55, 0.6)), arrays["mask"]
+    figure = sheet(6.5, title, note)
+    axes, mask = grid(figure, 4, 2, gap=(0.55, 0.6), top=0.5), arrays["mask"]
     for row, (where, label) in enumerate((("train", "training"), ("test", "test"))):
         for colour, (score, name) in zip(CYCLE, SCORES.items(), strict=False):
             if where == "train":
@@ -57,7 +59,7 @@ def curves(arrays: Arrays, title: str, note: str) -> Figure:
         axes[2 * row + 1].set(xlabel="outliers found", ylabel="precision", ylim=(0, 1.03))
         for side in (0, 1):
             axes[2 * row + side].set_title(f"{label} images", loc="left")
-    axes[0].legend(loc="lower right", fontsize=7)
+    legend(figure, *axes[0].get_legend_handles_labels(), handlelength=1.2)
     return figure
 
 
@@ -88,6 +90,7 @@ def weights(means: NDArray[Any], title: str, note: str) -> Figure:
     for column, (name, colour) in enumerate((("inliers", BLUE), ("outliers", RED))):
         axes.plot(epochs, means[:, column], color=colour, label=name)
     axes.set(xlabel="epoch", ylabel="mean weight", ylim=(0, 1.05))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
 

@@ -20,6 +20,7 @@ from robustvae.reporting.figures.style import (
     ORANGE,
     RED,
     grid,
+    legend,
     sheet,
     styled,
 )
@@ -132,7 +133,7 @@ def scatter(points: Mapping[str, Values], labels: NDArray[np.int64], classes: Se
         axes.scatter(z[:, 0], z[:, 1], s=5, c=colour, lw=0, alpha=0.75, rasterized=True)
         axes.set_title(name, loc="left", pad=3)
         axes.tick_params(labelsize=7, length=2)
-    for c in shown:
+    for c in shown if all(len(str(name)) < 3 for name in classes) else ():  # longer ones collide
         centre = np.median(clean[labels == c], axis=0)
         panels[0].text(centre[0], centre[1], str(classes[c]), size=8, weight="bold", ha="center",
                        va="center", path_effects=HALO)  # fmt: skip
@@ -141,9 +142,7 @@ def scatter(points: Mapping[str, Values], labels: NDArray[np.int64], classes: Se
     x, y = np.stack([low - margin, high + margin], 1).tolist()
     panels[0].set(xlim=x, ylim=y)
     handles = [Line2D([], [], marker="o", ls="", ms=5, color=CLASSES[c]) for c in shown]
-    figure.legend(handles, [str(classes[c]) for c in shown], ncols=10, loc="upper left",
-                  bbox_to_anchor=(0, 1 - 0.56 / figure.get_size_inches()[1]),
-                  handletextpad=0.1, columnspacing=1.0)  # fmt: skip
+    legend(figure, handles, [str(classes[c]) for c in shown], handletextpad=0.1)
     _name_axes(figure, *(f"posterior mean of z{dim}" for dim in dims))
     return figure
 

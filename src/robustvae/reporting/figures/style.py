@@ -1,10 +1,12 @@
 """How every figure looks, and how it is written: the same bytes for the same data."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -105,6 +107,13 @@ def grid(
     for spare in axes[count:]:
         spare.set_visible(False)
     return list(axes[:count])
+
+
+def legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str], **how: Any) -> None:
+    """One row for all Axes, between the note and them."""
+    below = (0, 1 - 0.54 / figure.get_size_inches()[1])
+    figure.legend(handles, labels, ncols=len(labels), loc="upper left", bbox_to_anchor=below,
+                  columnspacing=1.0, **how)  # fmt: skip
 
 
 def save(figure: Figure, path: Path, dpi: float) -> None:
