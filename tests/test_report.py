@@ -259,6 +259,8 @@ def test_the_lead_compares_the_numbers_that_it_gives(results: Results) -> None:
     said = report.lead(results)
     assert "the model's error is 25% below that" in said
     assert said.endswith("such shares: −0.840).")
+    means["e_best"] = 0.0733
+    assert "the model's error is 0.4% below that" in report.lead(results)
 
 
 @pytest.mark.parametrize("gone", ["e_den", "skill"])

@@ -1,4 +1,4 @@
-"""How robust is a variational autoencoder, and which divergence makes it so?"""
+"""How robust is a variational autoencoder, and what makes it so?"""
 
 from typing import TYPE_CHECKING, Any
 

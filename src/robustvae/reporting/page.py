@@ -126,11 +126,12 @@ def lead(results: Results) -> str:
     interval = f" ± {error.interval}" if error.interval else ""
     nothing, constant, best = bases
     gain = 1 - means["e_den"] / means["e_best"]
+    far = f"{abs(gain):.0%}" if abs(gain) >= 0.01 else f"{abs(gain):.1%}"
     return (
         f"Shown a corrupted image, this model gives back the clean one with a mean squared error "
         f"of {error.text}{interval} per pixel. Doing nothing leaves {nothing.text}, the mean "
         f"training image {constant.text}, the better of the two for each corruption {best.text}: "
-        f"the model's error is {abs(gain):.0%} {'below' if gain >= 0 else 'above'} that "
+        f"the model's error is {far} {'below' if gain >= 0 else 'above'} that "
         f"(skill, the mean over corruptions of such shares: {skill.text})."
     )
 
