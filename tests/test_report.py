@@ -402,6 +402,10 @@ def test_the_first_screen_says_on_what_the_model_was_trained(results: Results) -
     assert all(text in page for text in report.trained(config))
     assert "<dt>severity</dt><dd>5</dd>" in page
     assert "<dt>contaminated train.npy</dt><dd><code>ef56</code></dd>" in page
+    foreign = {"data": {**config["data"], "name": "AE"}, "what": "AE"}
+    assert ">AE · 30% outliers" in report.page(
+        dataclasses.replace(results, config=foreign, losses=pd.DataFrame()), "t"
+    )
     stained |= {"kind": "classes", "inliers": [3]}
     assert next(report.trained(config)).endswith("(other classes)")
 

@@ -28,9 +28,10 @@ def page(results: Results, title: str) -> str:
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     ).get_template("page.html")  # fmt: skip
     data, bars = results.config["data"], first.bars(results)
+    told = [describe(results.config), *trained(results.config)]
     content = {
         "title": title,
-        "eyebrow": " · ".join([data["name"], describe(results.config), *trained(results.config)]),
+        "eyebrow": " · ".join(dict.fromkeys([data["name"], *told])),
         "verdict": first.verdict(bars),
         "bars": bars,
         "severities": first.severities(results),
