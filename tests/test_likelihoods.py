@@ -83,7 +83,7 @@ def test_draws_follow_the_density(likelihood):
         entropy = stats.multivariate_t(None, scale * np.eye(40), DF + DIM).entropy()
     found = likelihood.log_prob(x, out, z).detach()
     error = found.std() / math.sqrt(4000)
-    assert abs(found.mean() + entropy) < 4 * error
+    assert abs(found.mean().item() + entropy) < 4 * error.item()
 
 
 @pytest.mark.parametrize("likelihood", LAW)

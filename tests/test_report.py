@@ -117,7 +117,7 @@ def results(tmp_path: Path) -> Results:
 def test_page_holds_numbers_figures_parameters_origin_and_warnings(results: Results) -> None:
     page = report.page(results, "A <title>")
     for text in (
-        "<h1>A &lt;title&gt;</h1>", "toy · VAE, KL divergence, beta 4, 16 latents",
+        "<h1>A &lt;title&gt;</h1>", "toy\xa0· VAE, KL divergence, beta 4, 16 latents",
         "a mean squared error of 0.0250 ± 0.0020 per pixel. Doing nothing leaves 0.0204, the mean "
         "training image 0.03, the better of the two for each corruption 0.02: the model&#39;s "
         "error is 25% above that (skill, the mean over corruptions of such shares: −0.200).",
@@ -383,7 +383,7 @@ def test_the_kind_of_model_is_named(loss: dict[str, Any], latent: str, text: str
 
 def test_the_first_screen_says_on_what_the_model_was_trained(results: Results) -> None:
     config = results.config
-    assert f">toy · {report.describe(config)}</p>" in report.page(results, "t")
+    assert f">toy\xa0· {report.describe(config)}</p>" in report.page(results, "t")
     stained = {"kind": "corruption", "fraction": 0.3, "names": ["stripe", "fog"], "severity": 5}
     stained |= {"checksums": {"train.npy": "ef56"}}
     config["data"]["contamination"] = stained
@@ -394,16 +394,16 @@ def test_the_first_screen_says_on_what_the_model_was_trained(results: Results) -
     }
     page = report.page(results, "t")
     assert list(report.trained(config)) == [
-        "30% outliers among the training images (stripe and fog)",
+        "trained with 30% outliers (stripe and fog)",
         "trimmed 0.35",
-        "gaussian 0.1 on its input in training",
-        "20% shot noise in training",
+        "trained with Gaussian noise 0.1",
+        "trained with 20% shot noise",
     ]
     assert all(text in page for text in report.trained(config))
     assert "<dt>severity</dt><dd>5</dd>" in page
     assert "<dt>contaminated train.npy</dt><dd><code>ef56</code></dd>" in page
     foreign = {"data": {**config["data"], "name": "AE"}, "what": "AE"}
-    assert ">AE · 30% outliers" in report.page(
+    assert ">AE\xa0· trained with 30% outliers" in report.page(
         dataclasses.replace(results, config=foreign, losses=pd.DataFrame()), "t"
     )
     stained |= {"kind": "classes", "inliers": [3]}

@@ -31,7 +31,7 @@ def page(results: Results, title: str) -> str:
     told = [describe(results.config), *trained(results.config)]
     content = {
         "title": title,
-        "eyebrow": " · ".join(dict.fromkeys([data["name"], *told])),
+        "eyebrow": "\N{NO-BREAK SPACE}· ".join(dict.fromkeys([data["name"], *told])),
         "verdict": first.verdict(bars),
         "bars": bars,
         "severities": first.severities(results),
@@ -104,14 +104,15 @@ def trained(config: Mapping[str, Any]) -> Iterator[str]:
         what = {"classes": "other classes", "invert": "inverted"}.get(facts["kind"], facts["kind"])
         if facts["kind"] == "corruption" and "names" in facts:
             what = first.listed([name.replace("_", " ") for name in facts["names"]])
-        yield f"{facts['fraction']:.0%} outliers among the training images ({what})"
+        yield f"trained with {facts['fraction']:.0%} outliers ({what})"
     robust = config.get("loss", {}).get("robust", {"name": "none"})
     if robust["name"] != "none":
         yield f"{robust['name']} {robust['strength']:g}"
     if (noise := train.get("input_noise", {})).get("amount"):
-        yield f"{noise['name']} {noise['amount']:g} on its input in training"
+        kind = "Gaussian noise" if noise["name"] == "gaussian" else noise["name"]
+        yield f"trained with {kind} {noise['amount']:g}"
     if (mixture := train.get("mixture", {})).get("fraction"):
-        yield f"{mixture['fraction']:.0%} {mixture['corruption'].replace('_', ' ')} in training"
+        yield f"trained with {mixture['fraction']:.0%} {mixture['corruption'].replace('_', ' ')}"
 
 
 def lead(results: Results) -> str:
