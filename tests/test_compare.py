@@ -369,6 +369,12 @@ def test_a_damaged_study_is_one_line(unpainted: Path, content: str) -> None:
     Path("study.csv").write_text(content)
     with pytest.raises(UserError, match=r"study\.csv: no table of runs .*restore it from git"):
         record.read(Path("study.csv"))
+    with pytest.raises(UserError, match=r"gone\.csv: no table of runs .*No such file"):
+        record.read(Path("gone.csv"))
+    cli.main(["compare", "--csv", "other.csv"])
+    Path("other.yaml").unlink()
+    with pytest.raises(UserError, match=r"other\.yaml: cannot be read"):
+        record.read(Path("other.csv"))
 
 
 def test_the_commands_of_published_studies_make_the_tables_that_stand_there(

@@ -55,13 +55,13 @@ def _written(text: str) -> str:
 
 def read(path: Path) -> list[Run]:
     """The runs of such a file; UserError where it is none."""
-    beside = path.with_suffix(".yaml")
-    shared = {key: plain(value) for key, value in flatten(yaml12.read(beside)).items()}
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         rows = [{str(k): str(v) for k, v in row.items()} for row in table.to_dict("records")]
         if not rows:
             raise ValueError("it is empty")
+        beside = flatten(yaml12.read(path.with_suffix(".yaml")))
+        shared = {key: plain(value) for key, value in beside.items()}
         parse = functools.cache(yaml12.parse)  # most runs say the same
         return [_run(row, shared, parse) for row in rows]
     except (OSError, KeyError, ValueError, TypeError) as error:
