@@ -278,6 +278,33 @@ def test_runs_are_grouped_by_all_but_the_seed(
     assert "interval below" not in out
 
 
+def test_the_first_table_says_what_is_better_and_what_nobody_knows(
+    unpainted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["compare", "--judge", "skill", "e_den", "mRE"])
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "### Against KL, beta 1"
+    heads, _, *rows = (line.strip("| ").split(" | ") for line in out[2:6])
+    assert heads == ["group", "skill", "e_den", "mRE"]
+    assert [row[0] for row in rows] == ["beta 1, df 3", "KL, beta 4"]
+    table = pd.read_csv("reports/compare/differences.csv").set_index(["group", "quantity"])
+    for name, *cells in rows:
+        for quantity, cell in zip(heads[1:], cells, strict=True):
+            row = table.loc[name, quantity]
+            value, _, said = cell.partition(": ")
+            assert value.split(" ")[0] == f"{row['mean']:.4g}"
+            words = {"higher": "better" if quantity == "skill" else "worse"}
+            words |= {"lower": "worse" if quantity == "skill" else "better"}
+            assert said == words.get(row["verdict"], row["verdict"])
+            assert value.endswith(" %") == (quantity != "skill")
+    html = (unpainted / "reports/compare/compare.html").read_text()
+    assert html.index("Against KL, beta 1") < html.index("<img") < html.index("Means over seeds")
+    for cell in rows[1][1:]:
+        value, _, said = cell.partition(": ")
+        style = said if said in ("better", "worse") else "open"
+        assert f'<td class="{style}">{value}<small>{said}</small></td>' in html
+
+
 def test_differences_are_paired_by_seed_and_corrected_after_holm(
     unpainted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -634,7 +661,7 @@ def test_all_that_is_promised_gets_written(repository: Path) -> None:
         (["--judge", "skil"], "--judge: no such quantity 'skil' (did you mean 'skill'?)"),
         (["--margin", "0"], "--margin: must be above 0 and below 100 per cent, got 0"),
         (["--into", "page.md"], "--into: name the one FILE.csv whose table goes there"),
-        (["none.csv"], "none.yaml: cannot be read"),
+        (["none.csv"], "none.csv: no table of runs"),
     ],
 )
 def test_mistakes_are_named(

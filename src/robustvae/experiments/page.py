@@ -52,7 +52,7 @@ def write(
             frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     known = means.groupby("quantity")["mean"].count()
     shown = [quantity for quantity in QUANTITIES if known[quantity]]
-    listed = list(tables(means, paired, shown))
+    listed = [*glance(paired), *tables(means, paired, shown)]
     drawn = {q: (QUANTITIES[q].heading, partial(figure, groups, means, q)) for q in shown}
     if together:
         listed.append(rank.table(rank.correlations(groups, together)))
@@ -144,6 +144,27 @@ def markdown(tables: Sequence[Table], notes: Sequence[str]) -> str:
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts) + "\n"
+
+
+def glance(paired: pd.DataFrame) -> Iterator[Table]:
+    """A row per group: each quantity against the baseline, and what may be said of it."""
+    if not len(paired):
+        return
+    of = paired.assign(cell=paired.apply(_judged, axis=1)).pivot(
+        index="group", columns="quantity", values="cell"
+    )
+    of = of.loc[paired["group"].unique(), paired["quantity"].unique()].fillna("–")
+    bases = paired["baseline"].unique()
+    base = bases[0] if len(bases) == 1 else "the baseline of each"
+    yield f"Against {base}", ["group", *of], of.reset_index().values.tolist()
+
+
+def _judged(row: pd.Series) -> str:
+    """A ratio in per cent or a difference, with its interval; better or worse only if sure."""
+    good, bad = ("lower", "higher") if QUANTITIES[row["quantity"]].lower else ("higher", "lower")
+    word = str(row["verdict"]).replace(good, "better").replace(bad, "worse")
+    unit = f" {row['unit']}" if row["unit"] else ""
+    return f"{_cell(row)}{unit}: {word}"
 
 
 def tables(means: pd.DataFrame, paired: pd.DataFrame, shown: Sequence[str]) -> Iterator[Table]:
