@@ -545,6 +545,20 @@ def test_models_side_by_side_are_compared_image_by_image(
     page = both.report(tmp_path / "both.html").read_text()
     assert "Models side by side" in page
     assert "less error than ours" in page
+    for name in ("headline", "clean", "fog", "shot noise"):
+        row = table.loc[("nothing", name.replace(" ", "_"))]
+        word = (
+            "cannot tell"
+            if row["p_holm"] >= 0.05
+            else "better"
+            if row["difference"] < 0
+            else "worse"
+        )
+        style = "open" if word == "cannot tell" else word
+        own = table.loc[("ours", name.replace(" ", "_")), "e_den"]
+        severity = "" if name in ("headline", "clean") else f" {row['severity']:.0f}"
+        cells = f'<td class="text">{name}{severity}</td><td>{own:.4g}</td>'
+        assert f'{cells}<td class="{style}">{row["e_den"]:.4g}<small>{word}</small></td>' in page
     with pytest.raises(rv.UserError, match="compare: needs two models or more by name"):
         rv.compare({"ours": vae}, x)
 

@@ -18,6 +18,7 @@ from robustvae.runtime import files
 from robustvae.runtime.progress import say
 
 FIRST = ("e_den", "skill", "skill_id", "ssim_den", "clean_e_den", "constant_wins", "worst")
+LEVEL = 0.05  # of all tests of a table together
 INTRO = (
     "Squared errors per pixel of what comes back of corrupted images, to the clean ones. Every "
     "model was shown the same images, so differences are means over images of paired "
@@ -63,8 +64,25 @@ class Comparison:
         table = pd.DataFrame(rows)
         return table.assign(p_holm=holm(table["p"])) if "p" in table else table
 
+    def _beside(self) -> sheet.Table:
+        """A row per set, a column per model: its error, and whether that is the first one's."""
+        rows: dict[tuple[str, int], list[str]] = {}
+        for row in self.table.to_dict("records"):
+            text = f"{row['e_den']:.4g}"
+            if row["model"] != self.first:
+                better = "better" if row["difference"] < 0 else "worse"
+                text += f": {better if row['p_holm'] < LEVEL else 'cannot tell'}"
+            rows.setdefault((row["corruption"], row["severity"]), []).append(text)
+        named = [[f"{name} {s or ''}".strip().replace("_", " "), *row]
+                 for (name, s), row in rows.items()]  # fmt: skip
+        return (
+            f"Error to the clean image, against {self.first}",
+            ["corruption", *self.results],
+            named,
+        )
+
     def report(self, path: Path | str, title: str = "Models side by side") -> Path:
-        """Write one self-contained page with both tables and the figures of each model."""
+        """Write one self-contained page: what is better or worse, both tables, figures."""
         pictures = []
         for name, result in self.results.items():
             for figure in ("robustness", "corrupted"):
@@ -72,7 +90,10 @@ class Comparison:
                 pictures.append((f"{name}: {figure}", shown))
         notes = [f"{n}: {text}" for n, r in self.results.items() for text in r.warnings]
         summary = self.summary.reset_index(names="model")
-        tables = [sheet.table("Headline", summary), sheet.table("Every corruption", self.table)]
+        tables = [
+            self._beside(), sheet.table("Headline", summary),
+            sheet.table("Every corruption", self.table),
+        ]  # fmt: skip
         text = sheet.sheet(title, INTRO.format(self.first), notes, tables, pictures)
         with files.replace(Path(path)) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
