@@ -1,6 +1,7 @@
 """Attacks: an exact case, what never happens, and what must not matter."""
 
 import copy
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +17,7 @@ from robustvae.api import shipped
 from robustvae.errors import UserError
 from robustvae.models import folder
 from robustvae.models.autoencoder import Autoencoder
-from robustvae.robustness import attacks
+from robustvae.robustness import attacked, attacks
 from robustvae.robustness.attacks import Plan
 
 COUNT = 50
@@ -118,8 +119,30 @@ def test_nothing_is_left_in_the_model(model: Autoencoder, x: Tensor) -> None:
     before = short.content(model)
     for make in attacks.GOALS.values():
         attacks.pgd(make(model, x), x, 1.0, Plan(steps=3), range(COUNT))
+    first = next(model.parameters()).requires_grad_(False)  # as a user may have it
+    with pytest.raises(KeyboardInterrupt):
+        attacks.strike(model, x, "output", [1.0], Plan(steps=3), 4, _interrupted)
+    attacks.strike(model, x, "output", [1.0], Plan(steps=3), 4, lambda batches, _: batches)
+    assert all(p.requires_grad != (p is first) for p in model.parameters())
+    first.requires_grad_(True)
     assert all(p.grad is None for p in model.parameters())
     assert short.content(model) == before
+
+
+def _interrupted(batches: Iterable[list[Tensor]], _count: int) -> Iterator[list[Tensor]]:
+    yield next(iter(batches))
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("count", "shape", "size"),
+    [(50, (1, 28, 28), 25), (200, (1, 28, 28), 50), (7, (1, 28, 28), 4), (1, (1, 8, 8), 1),
+     (101, (1, 28, 28), 26), (40, (3, 224, 224), 5)],
+)  # fmt: skip
+def test_batches_come_in_pairs_and_fit(count: int, shape: tuple[int, ...], size: int) -> None:
+    images = torch.zeros(1).expand(count, *shape)
+    assert attacked._size(images) == size
+    assert size * images[0].numel() <= attacked.VALUES or size == 1
 
 
 def test_the_latent_goal_is_the_symmetric_kl(model: Autoencoder, x: Tensor) -> None:

@@ -60,6 +60,22 @@ def test_values_and_gradients_are_torchs(
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_fixed_layer_still_passes_gradients_on(kind: str) -> None:
+    (own, _), how = LAYERS[kind]
+    torch.manual_seed(0)
+    layer, x = own(3, kernel_size=3, **how), torch.randn(2, 3, 8, 8)
+    found = []
+    for learns in (True, False):
+        given = x.clone().requires_grad_()
+        layer.requires_grad_(learns)(given).square().sum().backward()
+        found.append(given.grad)
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)  # torch multiplies another way
+    layer.zero_grad()
+    layer(x.requires_grad_()).square().sum().backward()
+    assert all(p.grad is None for p in layer.parameters())
+
+
 def test_outside_of_autocast_nothing_differs_from_torch(threads: int):
     torch.manual_seed(0)
     layer = layers.Conv2d(2, 3, 3)

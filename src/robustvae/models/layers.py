@@ -108,8 +108,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Of x, weight and bias."""
         (x, weight), how = ctx.saved_tensors, ctx.how
-        of_x, _, of_bias, _ = ctx.needs_input_grad
-        threads = torch.get_num_threads()
+        of_x, of_weight, of_bias, _ = ctx.needs_input_grad
 
         def gradient(of: int, grad: Tensor, x: Tensor) -> Tensor:
             wanted = [i == of for i in range(3)]
@@ -117,10 +116,13 @@ class _Convolution(torch.autograd.Function):
                 found = torch.ops.aten.convolution_backward(grad, x, weight, None, *how, wanted)
             return found[of]  # type: ignore[no-any-return]
 
-        side_by_side = map if threads == 1 else _pool(threads).map
-        shares = side_by_side(partial(gradient, 1), grad.chunk(threads), x.chunk(threads))
-        total = torch.stack(list(shares)).sum(0, dtype=ctx.dtype)
-        torch.set_num_threads(threads)  # a fresh worker sets it for all threads to come
+        total = None
+        if of_weight:
+            threads = torch.get_num_threads()
+            side_by_side = map if threads == 1 else _pool(threads).map
+            shares = side_by_side(partial(gradient, 1), grad.chunk(threads), x.chunk(threads))
+            total = torch.stack(list(shares)).sum(0, dtype=ctx.dtype)
+            torch.set_num_threads(threads)  # a fresh worker sets it for all threads to come
         return (
             gradient(0, grad, x) if of_x else None,
             total,

@@ -1,5 +1,6 @@
 """What attacks of a model come to: a row per kind and radius, margins, and what can be seen."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from robustvae.robustness.metrics import Values, mean
 from robustvae.runtime.progress import track
 
 SHOWN = 10  # images of a strip
-SIZE = 25  # images at a time: bounds the memory, and no result depends on it
+MOST, VALUES = 50, 2**20  # images at a time, and values in them: bound the memory
 Score = Callable[[Tensor], Values]  # images -> how unlikely they are, [N]
 
 
@@ -62,7 +63,7 @@ def find(
     for kind in settings.kinds:
         shown = partial(_shown, kind)
         try:
-            hit = attacks.strike(model, x, kind, radii, plan, SIZE, shown)
+            hit = attacks.strike(model, x, kind, radii, plan, _size(x), shown)
         except UserError as error:
             reasons[f"attacks.{kind}"] = str(error)
             continue
@@ -84,6 +85,13 @@ def find(
         return Finding(reasons=reasons)
     arrays["radii"] = np.array(radii)
     return Finding(pd.concat(tables), headline, " ".join(said), [], reasons, arrays)
+
+
+def _size(x: Tensor) -> int:
+    """Images of a batch: as many as fit, but an even number of batches, for two threads."""
+    most = max(1, min(MOST, VALUES // x[0].numel()))
+    pairs = math.ceil(len(x) / (2 * most))
+    return math.ceil(len(x) / (2 * pairs))
 
 
 def _shown(kind: str, batches: Iterable[list[Tensor]], count: int) -> Iterable[list[Tensor]]:
