@@ -559,6 +559,8 @@ def test_models_side_by_side_are_compared_image_by_image(
         severity = "" if name in ("headline", "clean") else f" {row['severity']:.0f}"
         cells = f'<td class="text">{name}{severity}</td><td>{own:.4g}</td>'
         assert f'{cells}<td class="{style}">{row["e_den"]:.4g}<small>{word}</small></td>' in page
+    named = rv.api.compare.Comparison({"ours: v2": both.results["ours"], **both.results})
+    assert '<td class="text">ours: v2</td>' in named.report(tmp_path / "v2.html").read_text()
     with pytest.raises(rv.UserError, match="compare: needs two models or more by name"):
         rv.compare({"ours": vae}, x)
 
