@@ -155,7 +155,7 @@ def test_a_table_of_54_comparisons_makes_a_false_claim_in_5_of_100_studies(
             p = stats.ttest_1samp(change.reshape(54, seeds), 0, axis=1).pvalue
         else:
             p = [statistics.equivalence(row, math.log(1.05)) for row in values]
-        wrong += bool((inference.holm(pd.Series(p)) < statistics.LEVEL).any())
+        wrong += bool((inference.holm(pd.Series(p)) < inference.LEVEL).any())
     assert wrong / studies < 0.05 + 2 * math.sqrt(0.05 * 0.95 / studies)
 
 

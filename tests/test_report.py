@@ -415,7 +415,8 @@ def test_attacks_foreign_images_samples_and_outliers_stand_beside_the_corruption
     results: Results, margin: float | None
 ) -> None:
     before = {name for name, _, _ in report.cards(results)}
-    radii = pd.DataFrame({"kind": ["output"] * 2, "radius": [1.0, 3.0], "damage": [0.1, 0.2]})
+    radii = pd.DataFrame({"kind": ["output"] * 2, "norm": ["l2"] * 2, "radius": [1.0, 3.0],
+                          "damage": [0.1, 0.2]})  # fmt: skip
     sets = pd.DataFrame({"set": ["black", "black", "noise"], "score": ["e_self", *["neg_elbo"] * 2],
                          "auroc": [0.01, 0.02, 0.99], "likelier": [True, True, False],
                          "images": 9})  # fmt: skip
@@ -434,6 +435,10 @@ def test_attacks_foreign_images_samples_and_outliers_stand_beside_the_corruption
         "Outliers found first", "Margin under attack", "Foreign images noticed", "Samples"
     ]  # fmt: skip
     assert added["Margin under attack"][0] == ("2.1" if margin == 2.13 else "over 3")
+    assert added["Margin under attack"][1].startswith("L2 distance of an image that moves")
+    linf = dataclasses.replace(shown, attack=Finding(radii.assign(norm="linf"), {"margin": margin}))
+    remarks = {name: remark for name, _, remark in report.cards(linf)}
+    assert remarks["Margin under attack"].startswith("change of every pixel that moves")
     assert added["Foreign images noticed"][0] == "0.02"
     assert added["Foreign images noticed"][1].startswith("on black, the worst of 2 foreign sets")
     assert added["Samples"] == (

@@ -12,13 +12,12 @@ from robustvae.api.evaluate import evaluate
 from robustvae.api.result import Result
 from robustvae.errors import UserError
 from robustvae.reporting import sheet
-from robustvae.robustness.inference import holm, paired
+from robustvae.robustness.inference import LEVEL, holm, paired
 from robustvae.robustness.table import HEADLINE
 from robustvae.runtime import files
 from robustvae.runtime.progress import say
 
 FIRST = ("e_den", "skill", "skill_id", "ssim_den", "clean_e_den", "constant_wins", "worst")
-LEVEL = 0.05  # of all tests of a table together
 INTRO = (
     "Squared errors per pixel of what comes back of corrupted images, to the clean ones. Every "
     "model was shown the same images, so differences are means over images of paired "

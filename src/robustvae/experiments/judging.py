@@ -9,14 +9,13 @@ import pandas as pd
 
 from robustvae.experiments.compare import QUANTITIES, Group
 from robustvae.experiments.statistics import (
-    LEVEL,
     detectable,
     equivalence,
     estimate,
     estimate_ratio,
     seeds_needed,
 )
-from robustvae.robustness.inference import holm
+from robustvae.robustness.inference import LEVEL, holm
 
 # What a comparison is about: its tests are corrected for each other, so that each costs the rest.
 JUDGED = ("mRE", "relative_mRE", "geometric_mRE", "clean_e_den", "auroc", "active_units")

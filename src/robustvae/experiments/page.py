@@ -13,11 +13,12 @@ import pandas as pd
 from robustvae.errors import UserError
 from robustvae.experiments import together as rank
 from robustvae.experiments.compare import QUANTITIES, Group
-from robustvae.experiments.statistics import ENOUGH, LEVEL
+from robustvae.experiments.statistics import ENOUGH
 from robustvae.reporting import sheet
 from robustvae.reporting.figures import style
 from robustvae.reporting.figures.style import DPI
 from robustvae.reporting.sheet import Table
+from robustvae.robustness.inference import LEVEL
 from robustvae.runtime import files
 
 WIDE = 48  # characters of a group's name on one line of a figure

@@ -16,7 +16,6 @@ from robustvae.robustness.inference import t_test
 GROUPS = ("noise", "blur", "photometric", "overlay")
 ENOUGH = 3  # seeds from which on there is an interval
 ROUNDING = 1e-12  # relative; values that vary less are equal
-LEVEL = 0.05  # chance of any wrong claim in a table
 POWER = 0.8  # with which an effect of the detectable size is found
 MOST = 10_000  # seeds; who would need more is not helped by the number
 SPREAD = ("low", "high", "p")

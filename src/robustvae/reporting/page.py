@@ -18,6 +18,7 @@ from robustvae.runtime import files
 LIMIT = 3_000_000  # bytes of the page
 WIDTHS = (1800, 1200, 880, 600, 400)  # pixels of the pictures, the first that keeps the limit
 QUALITY = 90  # of 100: no blur that the eye finds, in a fifth of the time of a PNG of 256 colours
+NORMS = {"l2": "L2 distance of an image", "linf": "change of every pixel"}  # on [0, 1]
 SVG_LIMIT = 130_000  # bytes: beyond it an SVG costs more than its sharpness is worth
 
 
@@ -185,7 +186,8 @@ def _beyond(results: Results) -> Iterator[tuple[str, Cell, str]]:
         margin = attack["margin"]
         known = margin is not None and math.isfinite(margin)
         text = f"{margin:.2g}" if known else f"over {rows['radius'].max():g}"
-        remark = "change of an image that moves its reconstruction by the clean error; median"
+        unit = NORMS[rows["norm"].iloc[0]]
+        remark = f"{unit} that moves a reconstruction by the clean error; median over images"
         yield "Margin under attack", Cell(text), remark
     if "worst_auroc" in foreign and (rows := results.foreign.table) is not None:
         own = rows[rows["score"] == "neg_elbo"].set_index("set")["auroc"]

@@ -195,7 +195,8 @@ def outliers(results: Results) -> Iterator[Table]:
 
 
 HEADS = {  # of the tables of measurements apart: heading, what it is
-    "kind": ("attack", ""), "radius": ("radius", "largest change of an image"),
+    "kind": ("attack", ""), "norm": ("norm", "how the change of an image is measured"),
+    "radius": ("radius", "largest change of an image, on [0, 1]"),
     "damage": ("damage", "squared distance per pixel between both reconstructions"),
     "random": ("random", "the same, worst of as many random directions as the attack had steps"),
     "ratio": ("ratio", "damage over that of random directions"), "e_den": COLUMNS["e_den"],

@@ -69,6 +69,7 @@ def find(
             continue
         rows = table(hit, radii)
         rows.insert(0, "kind", kind)
+        rows.insert(1, "norm", settings.norm)
         if score is not None:
             rows = rows.join(_noticed(score, x, hit))
         tables.append(rows)

@@ -8,6 +8,8 @@ from scipy import special
 
 from robustvae.robustness.metrics import Values
 
+LEVEL = 0.05  # chance of any wrong claim in a table
+
 
 def t_test(values: Values) -> dict[str, float]:
     """95 % t interval of the mean, two-sided p of mean 0; scipy.stats takes a second to import."""
