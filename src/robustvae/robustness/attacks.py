@@ -245,7 +245,7 @@ class Hit:
 
 @contextmanager
 def _fixed(model: Any) -> Iterator[None]:
-    """Without gradients of its weights, a tenth of the time."""
+    """Without gradients of its weights, which no attack asks for and some layers would make."""
     learnt = [p for p in getattr(model, "parameters", list)() if p.requires_grad]
     try:
         for p in learnt:
